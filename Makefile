@@ -1,0 +1,50 @@
+# Two commands matter: `make book` and `make test`. Both need only Python >= 3.11 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+SPHINX := $(BIN)/jupyter-book build -W -n --keep-going
+
+.PHONY: book test lab export format lint unit chapters browser clean
+
+book: $(STAMP)           ## environment, export, execute, render: open _build/html/index.html
+	$(BIN)/python -m book.press export
+	$(SPHINX) .
+
+test: $(STAMP)           ## environment, press check, style, unit tests, every chapter in a kernel
+	$(BIN)/python -m book.press check
+	$(MAKE) lint unit chapters
+
+lint: $(STAMP)           ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(STAMP)           ## the tests that the chapters export, and the hand-written ones
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+chapters: $(STAMP)       ## every chapter, top to bottom, from its Markdown source
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbmake -n 2 --durations=0 chapters
+
+browser: $(STAMP)        ## the rendered book in Chromium: run `make book` first
+	$(BIN)/pytest -m browser tests/book/test_pages.py
+
+lab: $(STAMP)            ## read and run the chapters in JupyterLab
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lab]'
+	$(BIN)/jupytext-config set-default-viewer
+	$(BIN)/jupyter lab chapters
+
+export: $(STAMP)         ## write minitransformer/ and tests/ from the chapters
+	$(BIN)/python -m book.press export
+
+format: $(STAMP)         ## canonical form for the chapters, ruff for the rest
+	$(BIN)/python -m book.press format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:                   ## the rendered book and its execution cache
+	rm -rf _build
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[book,test]'
+	touch $(STAMP)
