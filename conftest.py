@@ -61,26 +61,40 @@ class ChapterItem(NotebookItem):
             return super().repr_failure(excinfo, style)
         error = excinfo.value.args[0].error
         cell = read_chapter(self.path).cells[error.failing_cell_index]
-        inside = re.search(r"Cell In\[\d+\], line (\d+)", re.sub(r"\x1b\[[0-9;]*m", "", error.trace))
+        inside = re.search(r"Cell In\[\d+\], line (\d+)", plain(error.trace))
         line = cell.line + (int(inside[1]) - 1 if inside else 0)
-        summary = f"{relative(self.path)}:{line}: {error.summary}"
-        return NbMakeFailureRepr(f"{error.trace}\n{summary}", summary)
+        summary = f"{relative(self.path)}:{line}: {plain(error.summary)}"
+        return NbMakeFailureRepr(f"{summary}\n{error.trace}", summary)
+
+
+def plain(text: str) -> str:
+    """Text without the colours of a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # with xdist, the controller checks what its workers collected
+        check_complete(session.config, [item.nodeid for item in session.items])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node, ids: list[str]) -> None:
+    check_complete(node.config, ids)
+
+
+def check_complete(config: pytest.Config, ids: list[str]) -> None:
     """A run over the whole folder must hold every chapter that the table of contents lists."""
-    if not session.config.getoption("nbmake", False) or not whole_folder(session.config):
+    if not config.getoption("nbmake", False) or not whole_folder(config):
         return
     listed = set(re.findall(r"file: chapters/(\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8")))
-    collected = {Path(item.path).stem for item in session.items if isinstance(item, ChapterItem)}
+    collected = {Path(name.split("::")[0]).stem for name in ids} & listed
     if missing := sorted(listed - collected):
-        raise pytest.UsageError(
-            f"--nbmake collected {len(collected)} of {len(listed)} chapters; missing: {', '.join(missing)}"
-        )
+        found = f"--nbmake collected {len(collected)} of {len(listed)} chapters"
+        pytest.exit(f"{found}; missing: {', '.join(missing)}", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 def whole_folder(config: pytest.Config) -> bool:
-    """Whether the command line asks for all chapters, and leaves none out with -k, -m or --deselect."""
+    """Whether the command line asks for all chapters, and leaves none out with -k or --deselect."""
     asked = {Path(config.invocation_params.dir, str(a)).resolve() for a in config.args}
-    narrowed = config.option.keyword or config.option.markexpr or config.option.deselect
+    narrowed = config.option.keyword or config.option.deselect
     return bool(asked & {ROOT, CHAPTERS}) and not narrowed

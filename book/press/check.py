@@ -36,11 +36,8 @@ def check(folder: Path, root: Path) -> list[str]:
     chapters = read_chapters(folder)
     book = read_book(chapters)
     findings = list(out_of_date(book, root))
-    for chapter in chapters:
-        for rule in CHAPTER_RULES:
-            findings += rule(chapter)
-    for rule in BOOK_RULES:
-        findings += rule(book)
+    findings += [finding for chapter in chapters for rule in CHAPTER_RULES for finding in rule(chapter)]
+    findings += [finding for rule in BOOK_RULES for finding in rule(book)]
     findings += missing_in_toc(chapters, root)
     return findings
 
@@ -119,15 +116,17 @@ def asserts(function: ast.FunctionDef) -> bool:
 
 def exercises_complete(chapter: Chapter) -> Iterator[str]:
     """Each exercise has, in this order, a stub, a check that is attempted, and a solution that runs the check."""
-    current, seen, solutions = "", {}, {}
-    where = {}
+    current = ""
+    seen: dict[str, list[tuple[str, Cell]]] = {}
+    solutions: dict[str, list[Cell]] = {}
+    where: dict[str, Cell] = {}
     for cell in chapter.cells:
         if cell.kind == "markdown":
             for kind, label, option in re.findall(
                 r"^`{3,}\{(exercise|solution-start)\} ?(.*)\n(?::label: (\S+))?", cell.source, re.M
             ):
                 current = option if kind == "exercise" else label
-                (seen if kind == "exercise" else solutions).setdefault(current, [])
+                seen.setdefault(current, []) if kind == "exercise" else solutions.setdefault(current, [])
                 where.setdefault(current, cell)
         else:
             for tag in {"stub", "check"} & set(cell.tags):

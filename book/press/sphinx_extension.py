@@ -26,6 +26,8 @@ from book.press.write import diff
 PROBLEM = re.compile(r"^(`{3,}|:{3,})\{problem\} *(.+)\n([\s\S]*?)^\1 *$", re.M)
 LABEL_ABOVE = re.compile(r"\(([A-Za-z0-9_-]+)\)=\s*\Z")
 MATHJAX = "mathjax/tex-svg-full.js"
+PAGES: dict[str, Chapter] = {}  # by document name; filled when the builder starts
+CHANGES: dict[tuple[Path, int], list[tuple[Definition, Definition]]] = {}
 
 
 def sources() -> list[Path]:
@@ -86,7 +88,7 @@ class Badges(SphinxPostTransform):
     formats = ("html",)
 
     def run(self, **_) -> None:
-        chapter = self.app.press_chapters.get(self.env.docname)
+        chapter = PAGES.get(self.env.docname)
         if chapter is None:
             return
         cells = {cell.source.strip(): cell for cell in chapter.code}
@@ -95,7 +97,7 @@ class Badges(SphinxPostTransform):
                 continue
             cell = cells[next(iter(node.findall(nodes.literal_block))).astext().strip()]
             node.insert(0, raw(self.badge(cell)))
-            for old, new in self.app.press_superseded.get((chapter.path, cell.line), []):
+            for old, new in CHANGES.get((chapter.path, cell.line), []):
                 node.append(raw(difference(old, new)))
 
     def badge(self, cell) -> str:
@@ -139,7 +141,7 @@ class ProblemLog(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         section = nodes.container()
         lines = []
-        for chapter in self.env.app.press_chapters.values():
+        for chapter in PAGES.values():
             self.env.note_dependency(str(chapter.path))
             lines += log_lines(chapter)
         self.state.nested_parse(StringList(lines, source="problem log"), 0, section, match_titles=True)
@@ -169,8 +171,8 @@ def log_lines(chapter: Chapter) -> list[str]:
 def collect(app: Sphinx) -> None:
     """Read the chapters once; badges, diffs and the problem log all speak from this."""
     book = read_book(read_chapters())
-    app.press_chapters = {c.path.relative_to(ROOT).with_suffix("").as_posix(): c for c in book.chapters}
-    app.press_superseded = superseded(book)
+    PAGES.update({c.path.relative_to(ROOT).with_suffix("").as_posix(): c for c in book.chapters})
+    CHANGES.update(superseded(book))
 
 
 def setup(app: Sphinx) -> dict:
