@@ -8,19 +8,28 @@ import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Self
 from unittest.mock import patch
 
 import jupytext
 import nbmake.nb_run
 import pytest
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, NotebookItem
 
 from book.press.floors import CHAPTERS, ROOT
 from book.press.read import read_chapter, relative
 
+CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
+
 # Every shape annotation of the package is checked in every call that a test makes.
-install_import_hook("minitransformer", "beartype.beartype")
+install_import_hook("minitransformer", "conftest.checked")
+
+
+def checked(function):
+    """Check a function's types at run time; where it returns `Self`, beartype could not, so it stays as it is."""
+    return function if Self in getattr(function, "__annotations__", {}).values() else CHECK(function)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,7 +82,9 @@ def plain(text: str) -> str:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if not hasattr(session.config, "workerinput"):  # with xdist, the controller checks what its workers collected
+    if not hasattr(
+        session.config, "workerinput"
+    ):  # with xdist, the controller checks what its workers collected
         check_complete(session.config, [item.nodeid for item in session.items])
 
 

@@ -353,7 +353,7 @@ def formatted(files: dict[str, str]) -> dict[str, str]:
             path = Path(folder, name)
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        ruff("check", "--quiet", "--select", "I", "--fix-only", "--exit-zero", folder)
+        ruff("check", "--quiet", "--select", "I,RUF022", "--fix-only", "--exit-zero", folder)
         ruff("format", "--quiet", folder)
         return {name: Path(folder, name).read_text(encoding="utf-8") for name in files}
 

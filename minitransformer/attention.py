@@ -1,0 +1,199 @@
+# Generated from chapters/day02_multi_head_attention.md; edit the chapter, not this file.
+"""Masks, scaled dot-product attention and multi-head attention."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from minitransformer.linear import Linear
+
+__all__ = [
+    "MultiHeadAttention",
+    "causal_mask",
+    "fused_attention",
+    "head_mask",
+    "masked_softmax",
+    "merge_heads",
+    "padding_mask",
+    "scaled_dot_product_attention",
+    "split_heads",
+]
+
+
+# chapters/day02_multi_head_attention.md · A view, then a transpose
+def split_heads(x: Float[Tensor, "B T C"], num_heads: int) -> Float[Tensor, "B H T D"]:
+    """Cut the width into `num_heads` slices and move the head axis in front of the tokens."""
+    B, T, C = x.shape
+    return x.view(B, T, num_heads, C // num_heads).transpose(1, 2)
+
+
+# chapters/day02_multi_head_attention.md · And back
+def merge_heads(x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T C"]:
+    """Lay the heads side by side again: the inverse of `split_heads`."""
+    return x.transpose(1, 2).flatten(2)
+
+
+# chapters/day02_multi_head_attention.md · Which positions are real
+def padding_mask(lengths: Int[Tensor, "B"], max_length: int | None = None) -> Bool[Tensor, "B T"]:
+    """Which positions hold real tokens: True where a key may be attended to, False on padding.
+
+    Without `max_length`, the mask is as long as the longest sentence.
+
+    Raises:
+        ValueError: if `max_length` is shorter than the longest sentence.
+    """
+    longest = int(lengths.max())
+    length = longest if max_length is None else max_length
+    if length < longest:
+        raise ValueError(f"max_length must be at least the longest length {longest}, got {length}")
+    return torch.arange(length, device=lengths.device) < lengths[:, None]
+
+
+# chapters/day02_multi_head_attention.md · Rows with nothing to see
+def masked_softmax(
+    scores: Float[Tensor, "*B T S"], mask: Bool[Tensor, "..."] | None = None
+) -> Float[Tensor, "*B T S"]:
+    """Softmax over the last axis, in which keys with a False in `mask` weigh exactly zero.
+
+    The mask must broadcast to the shape of the scores. A query that may see no key gets a row of
+    zeros, where softmax alone would give NaN.
+    """
+    if mask is None:
+        return scores.softmax(-1)
+    lowest = torch.finfo(scores.dtype).min
+    return scores.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0.0)
+
+
+# chapters/day02_multi_head_attention.md · Masks that depend on the query
+def causal_mask(length: int, device: torch.device | str | None = None) -> Bool[Tensor, "T T"]:
+    """True where the key comes no later than the query (paper, section 3.2.3)."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+# chapters/day02_multi_head_attention.md · The function, after a loop
+def scaled_dot_product_attention(
+    q: Float[Tensor, "*B T D"],
+    k: Float[Tensor, "*B S D"],
+    v: Float[Tensor, "*B S Dv"],
+    mask: Bool[Tensor, "..."] | None = None,
+    dropout: float = 0.0,
+) -> tuple[Float[Tensor, "*B T Dv"], Float[Tensor, "*B T S"]]:
+    """softmax(q kᵀ / √D) v, and the weights (paper, equation 1). The readable reference.
+
+    Args:
+        q, k, v: queries, keys and values; leading axes, such as batch and heads, are kept.
+        mask: broadcasts to the scores; True where a query may attend to a key.
+        dropout: probability with which each weight is dropped; pass 0 outside training.
+    """
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+    weights = F.dropout(masked_softmax(scores, mask), dropout)
+    return weights @ v, weights
+
+
+# chapters/day02_multi_head_attention.md · The axes of a mask
+def head_mask(
+    mask: Tensor | None, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H S D"]
+) -> Bool[Tensor, "#B 1 #T S"] | None:
+    """Give a mask of keys `[B, S]` or of pairs `[B, T, S]` or `[1, T, S]` the axes of the scores `[B, H, T, S]`.
+
+    Raises:
+        ValueError: if the mask is not boolean or has another shape.
+    """
+    if mask is None:
+        return None
+    if mask.dtype != torch.bool:
+        raise ValueError(f"attention_mask must be boolean (True: attend), got {mask.dtype}")
+    B, T, S = q.size(0), q.size(2), k.size(2)
+    if mask.shape not in ((B, S), (B, T, S), (1, T, S)):
+        raise ValueError(
+            f"attention_mask must have shape [B, S] = {[B, S]}, [B, T, S] = {[B, T, S]} or [1, T, S], "
+            f"got {list(mask.shape)}"
+        )
+    return mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
+
+
+# chapters/day02_multi_head_attention.md · A fused twin
+def fused_attention(
+    q: Float[Tensor, "B H T D"],
+    k: Float[Tensor, "B H S D"],
+    v: Float[Tensor, "B H S Dv"],
+    mask: Bool[Tensor, "..."] | None = None,
+    dropout: float = 0.0,
+) -> tuple[Float[Tensor, "B H T Dv"], None]:
+    """`scaled_dot_product_attention` in one operation of PyTorch, without the weights."""
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout), None
+
+
+# chapters/day02_multi_head_attention.md · The class
+def _check_sizes(d_model: int, num_heads: int, dropout: float) -> None:
+    if d_model < 1 or num_heads < 1 or d_model % num_heads:
+        raise ValueError(
+            f"d_model must be a positive multiple of num_heads, got d_model={d_model} and num_heads={num_heads}"
+        )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+
+
+# chapters/day02_multi_head_attention.md · The class
+def _key_and_value(
+    query: Tensor, key: Tensor | None, value: Tensor | None, d_model: int
+) -> tuple[Tensor, Tensor]:
+    key = query if key is None else key
+    value = key if value is None else value
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        if x.dim() != 3 or x.size(-1) != d_model:
+            raise ValueError(
+                f"{name} must have shape [B, T, C] with C = d_model = {d_model}, got {list(x.shape)}"
+            )
+    if key.shape != value.shape or len(key) != len(query):
+        raise ValueError(
+            f"key and value must have the same shape and as many sentences as query, "
+            f"got query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
+        )
+    return key, value
+
+
+# chapters/day02_multi_head_attention.md · The class
+class MultiHeadAttention(nn.Module):
+    """Several attentions side by side, each in its own slice of the width (paper, section 3.2.2).
+
+    Args:
+        d_model: width of the tokens and of the output; a multiple of `num_heads`.
+        num_heads: how many attentions, each `d_model // num_heads` wide.
+        dropout: probability with which a weight is dropped in training, in [0, 1).
+        bias: whether the four projections add a learned offset.
+        fused: compute by `fused_attention` where the weights are not asked for.
+    """
+
+    def __init__(
+        self, d_model: int, num_heads: int, dropout: float = 0.0, bias: bool = True, fused: bool = True
+    ) -> None:
+        super().__init__()
+        _check_sizes(d_model, num_heads, dropout)
+        self.num_heads, self.dropout, self.fused = num_heads, dropout, fused
+        self.q_proj = Linear(d_model, d_model, bias)
+        self.k_proj = Linear(d_model, d_model, bias)
+        self.v_proj = Linear(d_model, d_model, bias)
+        self.out_proj = Linear(d_model, d_model, bias)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B T C"],
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B H T S"] | None]:
+        """Return the output, and the weights if `need_weights`; see `head_mask` for the masks."""
+        key, value = _key_and_value(query, key, value, self.q_proj.weight.size(1))
+        q = split_heads(self.q_proj(query), self.num_heads)
+        k = split_heads(self.k_proj(key), self.num_heads)
+        v = split_heads(self.v_proj(value), self.num_heads)
+        attend = fused_attention if self.fused and not need_weights else scaled_dot_product_attention
+        out, weights = attend(
+            q, k, v, head_mask(attention_mask, q, k), self.dropout if self.training else 0.0
+        )
+        return self.out_proj(merge_heads(out)), weights if need_weights else None

@@ -1,0 +1,245 @@
+# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
+"""The data sets: SST-2, IMDB and the generated toy reviews, in padded batches."""
+
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from minitransformer.attention import padding_mask
+from minitransformer.tokenizer import WordTokenizer
+
+__all__ = [
+    "TOY_BAD",
+    "TOY_GOOD",
+    "TOY_NOUNS",
+    "TOY_SPLITS",
+    "Examples",
+    "TextClassificationDataset",
+    "collate",
+    "data_folder",
+    "first_cause",
+    "load_examples",
+    "load_imdb",
+    "load_rows",
+    "load_sst2",
+    "load_sst2_test",
+    "make_loader",
+    "one_of",
+    "sst2_is_present",
+    "toy_clauses",
+    "toy_reviews",
+    "toy_twins",
+]
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+@dataclass(frozen=True)
+class Examples:
+    """Texts with a label each (0 negative, 1 positive, -1 unknown), and a line that says where they come from."""
+
+    texts: list[str]
+    labels: list[int]
+    source: str
+
+    def __post_init__(self) -> None:
+        if len(self.texts) != len(self.labels):
+            raise ValueError(f"{self.source}: {len(self.texts)} texts, but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def data_folder() -> Path | None:
+    """The local mirror of the data sets that the environment variable MINITRANSFORMER_DATA names, if it names one."""
+    name = os.environ.get("MINITRANSFORMER_DATA", "")
+    if name and not Path(name).is_dir():
+        raise ValueError(f"MINITRANSFORMER_DATA must name a folder, but there is no folder {name!r}")
+    return Path(name) if name else None
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def load_rows(title: str, name: str, split: str, text: str) -> Examples:
+    """A split of the data set `name`, from the local mirror or else from the hub; its column `text` holds the texts.
+
+    Raises:
+        ValueError: one sentence that names the data set's folder or its name on the hub, if it cannot be read.
+    """
+    from datasets import load_dataset  # here, because it takes seconds to import and many uses never need it
+
+    mirror = data_folder()
+    place = name if mirror is None else str(mirror / name)
+    try:
+        rows = load_dataset(place, split=split)
+        texts, labels = list(rows[text]), list(rows["label"])
+    except Exception as error:  # whatever the library raises: broken file, missing column, no network
+        where = (
+            f"local mirror {place}"
+            if mirror
+            else f"hub, {name}; MINITRANSFORMER_DATA may name a local mirror"
+        )
+        raise ValueError(f"{title} {split} cannot be loaded ({where}): {first_cause(error)}") from error
+    return Examples(texts, labels, f"{title} {split} ({'local mirror' if mirror else 'hub'})")
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def first_cause(error: BaseException) -> str:
+    """What went wrong to begin with, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def one_of(split: str, *allowed: str) -> str:
+    """The split, if it is one that the data set has."""
+    if split not in allowed:
+        raise ValueError(f"split must be one of {', '.join(allowed)}, got {split!r}")
+    return split
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def load_sst2(split: str) -> Examples:
+    """SST-2 as in GLUE: "train" holds labelled phrases, "validation" whole sentences (Wang et al., 2018)."""
+    return load_rows("SST-2", "stanfordnlp/sst2", one_of(split, "train", "validation"), "sentence")
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def load_sst2_test() -> Examples:
+    """SST's 1,821 labelled test sentences; GLUE keeps the labels of its own test split to itself."""
+    return load_rows("SST-2", "SetFit/sst2", "test", "text")
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def load_imdb(split: str) -> Examples:
+    """Film reviews of IMDB (Maas et al., 2011); the split "unsupervised" has the label -1 throughout."""
+    split = one_of(split, "train", "test", "unsupervised")
+    return load_rows("IMDB", "stanfordnlp/imdb", split, "text")
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def sst2_is_present() -> bool:
+    """Whether SST-2 can be read without a network: from the local mirror, or from the hub's cache on disk."""
+    if (mirror := data_folder()) is not None:
+        return (mirror / "stanfordnlp/sst2").is_dir()
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface"))
+    cache = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
+    return any((cache / "stanfordnlp___sst2").glob("*/*/*/*.arrow"))
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+TOY_NOUNS = ("film", "cast", "plot", "script", "story", "score", "ending", "pace")
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+TOY_GOOD = ("fine", "warm", "clever", "funny", "moving", "sharp", "bold", "fresh")
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+TOY_BAD = ("bad", "dull", "clumsy", "tired", "hollow", "weak", "flat", "messy")
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def toy_clauses(positive: bool) -> list[tuple[str, str]]:
+    """Every clause of one polarity, as (noun, words): plain, negated, or undone by its last word."""
+    plain, turned, undone = (TOY_GOOD, TOY_BAD, "redeemed") if positive else (TOY_BAD, TOY_GOOD, "wasted")
+    found = []
+    for noun in TOY_NOUNS:
+        found += [(noun, f"a {adjective} {noun}") for adjective in plain]
+        found += [(noun, f"not a {adjective} {noun} at all") for adjective in turned]
+        found += [(noun, f"a {adjective} {noun} {undone}") for adjective in turned]
+    return found
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def toy_twins() -> list[tuple[str, str]]:
+    """Every pair of reviews (positive, negative) that differ only in the order of their two clauses."""
+    pairs = product(toy_clauses(True), toy_clauses(False))
+    return [(f"{bad} , but {good}", f"{good} , but {bad}") for (n, good), (m, bad) in pairs if n != m]
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def toy_reviews(size: int, seed: int) -> Examples:
+    """So many different reviews of the toy grammar, twin beside twin, so that exactly half are positive."""
+    pairs = toy_twins()
+    if size < 2 or size % 2 or size > 2 * len(pairs):
+        raise ValueError(
+            f"size must be an even number in 2 … {2 * len(pairs)}, because reviews come in pairs, got {size}"
+        )
+    chosen = random.Random(seed).sample(pairs, size // 2)
+    texts = [text for pair in chosen for text in pair]
+    return Examples(texts, [1, 0] * len(chosen), f"toy reviews ({size} generated, seed {seed})")
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+TOY_SPLITS = {"train": slice(0, 3000), "validation": slice(3000, 3500), "test": slice(3500, 4000)}
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def load_examples(name: str, split: str) -> Examples:
+    """The split "train", "validation" or "test" of "sst2", or of the "toy" reviews (whose splits share no review)."""
+    if name not in ("sst2", "toy"):
+        raise ValueError(f"the name of the examples must be 'sst2' or 'toy', got {name!r}")
+    part = TOY_SPLITS[one_of(split, *TOY_SPLITS)]
+    if name == "sst2":
+        return load_sst2_test() if split == "test" else load_sst2(split)
+    reviews = toy_reviews(4000, seed=0)
+    texts, labels = reviews.texts[part], reviews.labels[part]
+    return Examples(texts, labels, f"toy {split} ({len(texts)} generated reviews)")
+
+
+# chapters/day04_encoder_and_data.md · Dataset: one item at a time
+class TextClassificationDataset(Dataset):
+    """Examples as (input_ids, label), tokenized once when the data set is made."""
+
+    def __init__(self, examples: Examples, tokenizer: WordTokenizer):
+        self.input_ids = [tokenizer.encode(text) for text in examples.texts]
+        self.labels = examples.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[list[int], int]:
+        return self.input_ids[index], self.labels[index]
+
+
+# chapters/day04_encoder_and_data.md · Collate: a list of items becomes a batch
+def collate(items: Sequence[tuple[list[int], int]], padding_id: int = 0) -> dict[str, Tensor]:
+    """A list of items as one batch, padded to its longest sequence.
+
+    Returns:
+        `input_ids` `[B, T]` int64, `attention_mask` `[B, T]` bool (True: real token), `labels` `[B]` int64.
+    """
+    if not items:
+        raise ValueError("a batch needs at least one item, got none")
+    lengths = torch.tensor([len(ids) for ids, _ in items])
+    attention_mask = padding_mask(lengths)
+    input_ids = torch.full(attention_mask.shape, padding_id)
+    input_ids[attention_mask] = torch.tensor([token for ids, _ in items for token in ids])
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "labels": torch.tensor([label for _, label in items]),
+    }
+
+
+# chapters/day04_encoder_and_data.md · The loader
+def make_loader(
+    examples: Examples, tokenizer: WordTokenizer, batch_size: int = 64, shuffle: bool = False, seed: int = 0
+) -> DataLoader:
+    """A loader of padded batches. Its own generator shuffles, so equal seeds give equal batches, epoch after epoch."""
+    if len(examples) == 0:
+        raise ValueError(f"{examples.source} holds no examples")
+    return DataLoader(
+        TextClassificationDataset(examples, tokenizer),
+        batch_size,
+        shuffle,
+        collate_fn=partial(collate, padding_id=tokenizer.padding_id),
+        generator=torch.Generator().manual_seed(seed),
+    )

@@ -1,0 +1,232 @@
+# Generated from chapters/day03_encoder_layer.md; edit the chapter, not this file.
+"""Positions, LayerNorm, the feed-forward network and the encoder layer."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from minitransformer.attention import MultiHeadAttention
+from minitransformer.linear import Linear
+
+__all__ = [
+    "ACTIVATIONS",
+    "LayerNorm",
+    "LearnedPositionalEncoding",
+    "PositionwiseFeedForward",
+    "SinusoidalPositionalEncoding",
+    "TransformerEncoderLayer",
+    "apply_rotary",
+    "check_length",
+    "check_width",
+    "layer_norm",
+    "position_angles",
+    "sinusoidal_encoding",
+]
+
+
+# chapters/day03_encoder_layer.md · From two hands to the formula
+def position_angles(length: int, width: int, base: float = 10_000.0) -> Float[Tensor, "T half"]:
+    """The angle of each hand at each position, in radians and float64: ω_i t with ω_i = base^(-2i / width)."""
+    position = torch.arange(length, dtype=torch.float64)[:, None]
+    frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    return position * frequency
+
+
+# chapters/day03_encoder_layer.md · From two hands to the formula
+def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Float[Tensor, "T C"]:
+    """Sine on even and cosine on odd columns, wavelengths from 2π towards base · 2π tokens.
+
+    Source: Vaswani et al. (2017), section 3.5. Raises ValueError for an odd d_model or a length below 1.
+    """
+    if d_model < 2 or d_model % 2:
+        raise ValueError(
+            f"d_model must be even and at least 2 (sines and cosines come in pairs), got {d_model}"
+        )
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    angle = position_angles(length, d_model, base)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
+
+
+# chapters/day03_encoder_layer.md · The module
+def check_length(length: int, max_length: int) -> None:
+    """Raise a ValueError that names both numbers if a sequence is longer than the model allows."""
+    if length > max_length:
+        raise ValueError(f"the sequence has {length} tokens, more than max_length={max_length}")
+
+
+# chapters/day03_encoder_layer.md · The module
+def check_width(width: int, d_model: int) -> None:
+    """Raise a ValueError that names both numbers if the vectors do not have the model's width."""
+    if width != d_model:
+        raise ValueError(f"the input's last axis has {width} entries, but d_model={d_model}")
+
+
+# chapters/day03_encoder_layer.md · The module
+class SinusoidalPositionalEncoding(nn.Module):
+    """Add the fixed sinusoidal encoding to the tokens' vectors (Vaswani et al., 2017, section 3.5).
+
+    Shapes: x `[B, T, C]` to the same. Raises ValueError if T exceeds max_length or C is not d_model.
+    """
+
+    encoding: Tensor
+
+    def __init__(self, d_model: int, max_length: int = 512):
+        super().__init__()
+        self.register_buffer("encoding", sinusoidal_encoding(max_length, d_model), persistent=False)
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        check_length(x.size(1), self.encoding.size(0))
+        check_width(x.size(2), self.encoding.size(1))
+        return x + self.encoding[: x.size(1)].to(x.dtype)
+
+
+# chapters/day03_encoder_layer.md · Learned positions
+class LearnedPositionalEncoding(nn.Module):
+    """Add a learned vector per position to the tokens' vectors (Devlin et al., 2019).
+
+    Shapes: x `[B, T, C]` to the same. Raises ValueError if T exceeds max_length or C is not d_model.
+    """
+
+    def __init__(self, d_model: int, max_length: int = 512):
+        super().__init__()
+        for name, value in (("d_model", d_model), ("max_length", max_length)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.encoding = nn.Parameter(torch.empty(max_length, d_model).normal_(std=0.02))
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        check_length(x.size(1), self.encoding.size(0))
+        check_width(x.size(2), self.encoding.size(1))
+        return x + self.encoding[: x.size(1)]
+
+
+# chapters/day03_encoder_layer.md · RoPE: rotate the queries and keys
+def apply_rotary(x: Float[Tensor, "*B T D"], base: float = 10_000.0) -> Float[Tensor, "*B T D"]:
+    """Rotate each pair of columns of a query or key by an angle that grows with its position (RoPE).
+
+    Pair i holds columns 2i and 2i+1; at position t it turns by t · base^(-2i / D). The dot product of a rotated
+    query and a rotated key then depends on their distance only. Source: Su et al. (2021), section 3.2.2.
+    Raises ValueError for an odd width.
+    """
+    T, D = x.shape[-2:]
+    if D % 2:
+        raise ValueError(f"the head width must be even (columns are rotated in pairs), got {D}")
+    angle = position_angles(T, D, base)
+    cos, sin = angle.cos().to(x), angle.sin().to(x)  # to(x): its number format and its device
+    first, second = x[..., 0::2], x[..., 1::2]  # [..., T, D/2]
+    return torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(-2)
+
+
+# chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+
+
+# chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
+class PositionwiseFeedForward(nn.Module):
+    """The same two-layer network at every token: widen, activate, narrow (Vaswani et al., 2017, section 3.3).
+
+    Shapes: x `[..., C]` to the same; d_ff is the width in between. Raises ValueError for a d_ff below 1,
+    a dropout outside [0, 1) or an unknown activation.
+    """
+
+    def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0, activation: str = "relu"):
+        super().__init__()
+        if d_ff < 1:
+            raise ValueError(f"d_ff must be at least 1, got {d_ff}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}")
+        self.linear1 = Linear(d_model, d_ff)
+        self.linear2 = Linear(d_ff, d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        hidden = ACTIVATIONS[self.activation](self.linear1(x))
+        return self.linear2(self.dropout(hidden))
+
+
+# chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
+def layer_norm(
+    x: Float[Tensor, "*B C"], weight: Float[Tensor, "C"], bias: Float[Tensor, "C"], eps: float = 1e-5
+) -> Float[Tensor, "*B C"]:
+    """Give each vector along the last axis mean 0 and variance 1, then scale and shift it (Ba et al., 2016).
+
+    The variance divides by C, not by C - 1, and eps stands under the root, as in `torch.nn.LayerNorm`.
+    """
+    mean = x.mean(-1, keepdim=True)
+    variance = x.var(-1, keepdim=True, correction=0)
+    return (x - mean) / (variance + eps).sqrt() * weight + bias
+
+
+# chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
+class LayerNorm(nn.Module):
+    """Normalise each token's vector; a learned scale (weight) and shift (bias) follow (Ba et al., 2016).
+
+    Shapes: x `[..., C]` to the same. fused uses PyTorch's kernel, else `layer_norm` above.
+    Raises ValueError if d_model is below 1, eps is not positive, or the input has another width.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-5, fused: bool = True):
+        super().__init__()
+        if d_model < 1:
+            raise ValueError(f"d_model must be at least 1, got {d_model}")
+        if not eps > 0:
+            raise ValueError(f"eps must be positive, got {eps}")
+        self.eps, self.fused = eps, fused
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        check_width(x.size(-1), self.weight.numel())
+        if self.fused:
+            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
+# chapters/day03_encoder_layer.md · The class
+class TransformerEncoderLayer(nn.Module):
+    """Self-attention, then a feed-forward network, each with a residual and a LayerNorm.
+
+    The paper's order is post-norm, `norm(x + f(x))` (Vaswani et al., 2017, section 3.1); norm_first gives pre-norm,
+    `x + f(norm(x))` (Xiong et al., 2020). attention_mask is boolean, `[B, T]` or `[B, T, T]`, True = attend.
+    fused uses PyTorch's kernels. Raises ValueError for wrong sizes, dropouts, activations or masks.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        d_ff: int,
+        dropout: float = 0.1,
+        activation: str = "relu",
+        norm_first: bool = False,
+        fused: bool = True,
+    ):
+        super().__init__()
+        self.self_attn = MultiHeadAttention(d_model, num_heads, dropout, fused=fused)
+        self.feed_forward = PositionwiseFeedForward(d_model, d_ff, dropout, activation)
+        self.norm1 = LayerNorm(d_model, fused=fused)
+        self.norm2 = LayerNorm(d_model, fused=fused)
+        self.dropout = nn.Dropout(dropout)
+        self.norm_first = norm_first
+
+    def forward(
+        self, x: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "B T C"]:
+        check_width(x.size(-1), self.norm1.weight.numel())
+        if self.norm_first:
+            x = x + self.attend(self.norm1(x), attention_mask)
+            return x + self.dropout(self.feed_forward(self.norm2(x)))
+        x = self.norm1(x + self.attend(x, attention_mask))
+        return self.norm2(x + self.dropout(self.feed_forward(x)))
+
+    def attend(self, x: Float[Tensor, "B T C"], mask: Bool[Tensor, "..."] | None) -> Float[Tensor, "B T C"]:
+        """The attention branch: tokens attend to tokens; dropout follows."""
+        out, _ = self.self_attn(x, attention_mask=mask)
+        return self.dropout(out)

@@ -1,0 +1,277 @@
+# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
+"""The tests that the chapters run in their text, for `minitransformer.data`."""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from minitransformer.data import (
+    TOY_SPLITS,
+    Examples,
+    TextClassificationDataset,
+    collate,
+    data_folder,
+    first_cause,
+    load_examples,
+    load_imdb,
+    load_rows,
+    load_sst2,
+    load_sst2_test,
+    make_loader,
+    one_of,
+    sst2_is_present,
+    toy_clauses,
+    toy_reviews,
+    toy_twins,
+)
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification
+from minitransformer.tokenizer import Vocabulary, WordTokenizer
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def test_examples():
+    examples = Examples(["good", "bad", "odd"], [1, 0, 1], "three words")
+    assert len(examples) == 3
+    with pytest.raises(ValueError, match="three words: 3 texts, but 2 labels"):
+        Examples(["good", "bad", "odd"], [1, 0], "three words")
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+IMDB_CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - {split: train, path: train.parquet}
+  - {split: test, path: test.parquet}
+  - {split: unsupervised, path: unsupervised.parquet}
+---
+"""
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def write_mirror(folder: Path) -> None:
+    """A mirror with two rows per split, in the layout of the hub."""
+    from datasets import Dataset as Table
+
+    layout = {
+        "stanfordnlp/sst2": (("train", "validation"), "sentence"),
+        "SetFit/sst2": (("test",), "text"),
+        "stanfordnlp/imdb": (("train", "test", "unsupervised"), "text"),
+    }
+    for name, (splits, column) in layout.items():
+        (folder / name).mkdir(parents=True)
+        for split in splits:
+            texts, labels = [f"{split} one", f"{split} two"], [-1, -1] if split == "unsupervised" else [1, 0]
+            Table.from_dict({column: texts, "label": labels}).to_parquet(folder / name / f"{split}.parquet")
+    (folder / "stanfordnlp/imdb/README.md").write_text(IMDB_CARD)  # names a split that is not a usual one
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def with_mirror(test: Callable[[Path], None]) -> None:
+    """Run `test` where MINITRANSFORMER_DATA names a small mirror, with a cache of its own."""
+    with tempfile.TemporaryDirectory() as name, patch.dict(os.environ, {"MINITRANSFORMER_DATA": name}):
+        write_mirror(Path(name))
+        with patch("datasets.config.HF_DATASETS_CACHE", f"{name}/cache"):
+            test(Path(name))
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def test_loading_from_a_mirror():
+    def check(folder: Path) -> None:
+        assert data_folder() == folder and sst2_is_present()
+        assert load_rows("IMDB", "stanfordnlp/imdb", "test", "text") == load_imdb("test")
+        for examples, split in (
+            (load_sst2("train"), "train"),
+            (load_sst2("validation"), "validation"),
+            (load_sst2_test(), "test"),
+        ):
+            assert examples == Examples(
+                [f"{split} one", f"{split} two"], [1, 0], f"SST-2 {split} (local mirror)"
+            )
+        assert load_imdb("unsupervised").labels == [-1, -1]
+
+    with_mirror(check)
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def test_loading_refuses():
+    def check(folder: Path) -> None:
+        broken = folder / "stanfordnlp/sst2/train.parquet"
+        broken.write_bytes(broken.read_bytes()[:200])
+        with pytest.raises(ValueError, match=rf"SST-2 train cannot be loaded \(local mirror {folder}"):
+            load_sst2("train")
+        with pytest.raises(ValueError, match=r"IMDB test cannot be loaded.*sentence"):
+            load_rows("IMDB", "stanfordnlp/imdb", "test", "sentence")  # it has no such column
+        with pytest.raises(ValueError, match="split must be one of train, validation, got 'test'"):
+            load_sst2("test")
+
+    with_mirror(check)
+    nowhere = patch.dict(os.environ, {"MINITRANSFORMER_DATA": "/no/such/folder"})
+    with nowhere, pytest.raises(ValueError, match="there is no folder '/no/such/folder'"):
+        data_folder()
+    assert one_of("train", "train", "test") == "train"
+    assert first_cause(ValueError("  two\n lines ")) == "two lines"
+
+
+# chapters/day04_encoder_and_data.md · Loading: one type for every source
+def test_presence_is_a_matter_of_folders():
+    with tempfile.TemporaryDirectory() as name:
+        with patch.dict(os.environ, {"MINITRANSFORMER_DATA": "", "HF_DATASETS_CACHE": name}):
+            assert data_folder() is None
+            assert not sst2_is_present(), "an empty cache holds nothing"
+            cached = Path(name, "stanfordnlp___sst2/default/0.0.0/0123abcd/sst2-train.arrow")
+            cached.parent.mkdir(parents=True)
+            cached.touch()
+            assert sst2_is_present()
+        with patch.dict(os.environ, {"MINITRANSFORMER_DATA": name}):
+            assert not sst2_is_present(), "a mirror without SST-2"
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def test_bag_of_words_is_blind():
+    balance = Counter()  # for each bag: positive reviews minus negative ones
+    for positive, negative in toy_twins():
+        assert positive != negative
+        balance[tuple(sorted(positive.split()))] += 1
+        balance[tuple(sorted(negative.split()))] -= 1
+    assert set(balance.values()) == {0}, "some bag of words tells the label"
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def test_toy_clauses():
+    for positive in (True, False):
+        found = [words for _, words in toy_clauses(positive)]
+        assert len(set(found)) == len(found) == 3 * 8 * 8
+    assert ("film", "not a bad film at all") in toy_clauses(True)
+    assert ("plot", "a dull plot redeemed") in toy_clauses(True)
+    assert ("cast", "a fine cast wasted") in toy_clauses(False)
+    assert not {words for _, words in toy_clauses(True)} & {words for _, words in toy_clauses(False)}
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def test_toy_reviews():
+    reviews = toy_reviews(600, seed=5)
+    assert len(set(reviews.texts)) == 600, "no review twice"
+    assert reviews.labels == [1, 0] * 300
+    for first, second in zip(reviews.texts[::2], reviews.texts[1::2], strict=True):
+        assert first.split(" , but ") == second.split(" , but ")[::-1], "twins swap their clauses"
+    assert toy_reviews(600, seed=5) == reviews and toy_reviews(600, seed=6).texts != reviews.texts
+    for size in (0, 7, 64_514):
+        with pytest.raises(ValueError, match=rf"an even number in 2 … 64512.*got {size}"):
+            toy_reviews(size, seed=0)
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def test_load_examples():
+    splits = {split: load_examples("toy", split) for split in TOY_SPLITS}
+    sizes = [len(examples) for examples in splits.values()]
+    assert sizes == [3000, 500, 500]
+    texts = [set(examples.texts) for examples in splits.values()]
+    assert len(set.union(*texts)) == sum(map(len, texts)), "the splits share a review"
+    assert all(sum(examples.labels) * 2 == len(examples) for examples in splits.values())
+    with_mirror(lambda folder: check_sst2_splits())
+    with pytest.raises(ValueError, match="must be 'sst2' or 'toy', got 'imdb'"):
+        load_examples("imdb", "train")
+    with pytest.raises(ValueError, match="one of train, validation, test, got 'dev'"):
+        load_examples("toy", "dev")
+
+
+# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
+def check_sst2_splits() -> None:
+    for split in ("train", "validation", "test"):
+        assert load_examples("sst2", split).texts == [f"{split} one", f"{split} two"]
+
+
+# chapters/day04_encoder_and_data.md · Dataset: one item at a time
+def three_examples() -> tuple[Examples, WordTokenizer]:
+    examples = Examples(["a bad film", "fine", "not bad at all ."], [0, 1, 1], "three texts")
+    return examples, WordTokenizer(Vocabulary.from_texts(examples.texts), max_length=6)
+
+
+# chapters/day04_encoder_and_data.md · Dataset: one item at a time
+def test_dataset():
+    examples, tokenizer = three_examples()
+    dataset = TextClassificationDataset(examples, tokenizer)
+    assert len(dataset) == 3
+    for i in range(3):
+        assert dataset[i] == (tokenizer.encode(examples.texts[i]), examples.labels[i])
+    assert len(dataset[2][0]) == 6, "five tokens and two special ones must be cut to max_length"
+
+
+# chapters/day04_encoder_and_data.md · Collate: a list of items becomes a batch
+def test_collate():
+    items = [([5, 6], 1), ([7], 0), ([8, 0, 9, 4], -1)]
+    batch = collate(items, padding_id=3)
+    assert batch["input_ids"].tolist() == [[5, 6, 3, 3], [7, 3, 3, 3], [8, 0, 9, 4]]
+    assert batch["attention_mask"].tolist() == [[True] * 2 + [False] * 2, [True] + [False] * 3, [True] * 4]
+    assert batch["labels"].tolist() == [1, 0, -1]
+    kinds = {name: tensor.dtype for name, tensor in batch.items()}
+    assert kinds == {"input_ids": torch.int64, "attention_mask": torch.bool, "labels": torch.int64}
+    assert collate(items[1:2])["input_ids"].tolist() == [[7]], "a batch is as long as its own longest"
+    with pytest.raises(ValueError, match="at least one item"):
+        collate([])
+
+
+# chapters/day04_encoder_and_data.md · The loader
+def orders(loader: DataLoader, epochs: int) -> list[list[int]]:
+    """The second id of every sequence, in the order of each epoch: our texts below start with different words."""
+    return [[row[1].item() for batch in loader for row in batch["input_ids"]] for _ in range(epochs)]
+
+
+# chapters/day04_encoder_and_data.md · The loader
+def test_loader_can_be_repeated():
+    examples = Examples([f"w{i} and more" for i in range(23)], [i % 2 for i in range(23)], "23 texts")
+    tokenizer = WordTokenizer(Vocabulary.from_texts(examples.texts))
+    loader = partial(make_loader, examples, tokenizer, batch_size=5, shuffle=True)
+    first = orders(loader(seed=1), epochs=2)
+    torch.rand(7)  # the global generator moves on, which must not matter
+    assert orders(loader(seed=1), epochs=2) == first, "the same seed must give the same batches"
+    assert first[0] != first[1], "each epoch has an order of its own"
+    assert orders(loader(seed=2), epochs=1)[0] != first[0]
+    assert (
+        sorted(first[0]) == sorted(first[1]) == sorted(tokenizer.vocabulary.ids[f"w{i}"] for i in range(23))
+    )
+    state = torch.get_rng_state()
+    orders(loader(seed=1), epochs=1)
+    assert torch.equal(torch.get_rng_state(), state), "the loader must leave the global generator alone"
+
+
+# chapters/day04_encoder_and_data.md · The loader
+def test_loader_yields_every_example_once():
+    examples, tokenizer = three_examples()
+    batches = list(make_loader(examples, tokenizer, batch_size=2))
+    assert [batch["input_ids"].shape for batch in batches] == [(2, 5), (1, 6)]
+    assert torch.cat([batch["labels"] for batch in batches]).tolist() == examples.labels
+    for batch in batches:
+        for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+            assert row[mask].tolist() in [tokenizer.encode(text) for text in examples.texts]
+            assert (row[~mask] == tokenizer.padding_id).all(), "padding must be the tokenizer's [PAD]"
+    with pytest.raises(ValueError, match="no texts at all holds no examples"):
+        make_loader(Examples([], [], "no texts at all"), tokenizer)
+
+
+# chapters/day04_encoder_and_data.md · The smoke test
+def test_smoke():
+    train = load_examples("toy", "train")
+    tokenizer = WordTokenizer(Vocabulary.from_texts(train.texts), max_length=32)
+    batch = next(iter(make_loader(train, tokenizer, batch_size=5, shuffle=True)))
+    torch.manual_seed(0)
+    config = ModelConfig(len(tokenizer.vocabulary), d_model=32, num_heads=4, d_ff=64, max_length=32)
+    model = TransformerForSequenceClassification(config)
+    logits = model(batch["input_ids"], batch["attention_mask"])
+    assert logits.shape == (5, 2) and logits.isfinite().all()
+    (logits[:, 1] - logits[:, 0]).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        if name.endswith("k_proj.bias"):
+            assert parameter.grad.abs().max() < 1e-6, "softmax must not see the bias of the keys"
+        else:
+            assert parameter.grad.abs().max() > 1e-6, f"{name} gets no gradient"

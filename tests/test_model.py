@@ -1,0 +1,141 @@
+# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
+"""The tests that the chapters run in their text, for `minitransformer.model`."""
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from minitransformer.layers import LayerNorm
+from minitransformer.linear import Linear
+from minitransformer.model import (
+    ModelConfig,
+    PreTrained,
+    TransformerForSequenceClassification,
+    initialize,
+    load_weights,
+    read_model_config,
+)
+
+
+# chapters/day04_encoder_and_data.md · One object for thirteen settings
+def test_model_config():
+    wrong = {
+        "vocab_size": (0, "at least 1"), "d_model": (0, "at least 1"), "num_heads": (5, "a divisor of d_model=12"),
+        "d_ff": (-1, "at least 1"), "num_layers": (0, "at least 1"), "max_length": (0, "at least 1"),
+        "dropout": (1.0, r"in \[0, 1\)"), "activation": ("tanh", r"\['gelu', 'relu'\]"),
+        "positions": ("none", r"\['learned', 'sinusoidal'\]"), "padding_id": (31, "0 … 30"),
+        "num_labels": (1, "at least 2"),
+    }  # fmt: skip
+    right = {"vocab_size": 31, "d_model": 12, "num_heads": 3}
+    assert ModelConfig(**right) == replace(ModelConfig(**right, d_ff=20), d_ff=512)
+    for name, (value, words) in wrong.items():
+        with pytest.raises(ValueError, match=f"{name} must be .*{words}.*, got {value!r}"):
+            ModelConfig(**(right | {name: value}))
+    with pytest.raises(ValueError, match="d_model must be even for sinusoidal positions, got 9"):
+        ModelConfig(vocab_size=31, d_model=9, num_heads=3, positions="sinusoidal")
+    for name in ("norm_first", "fused", "num_heads"):
+        with pytest.raises((ValueError, TypeError), match=name):  # TypeError where types are checked
+            ModelConfig(**(right | {name: 1.5}))
+
+
+# chapters/day04_encoder_and_data.md · How the weights start
+def test_initialize():
+    torch.manual_seed(0)
+    linear, embedding, norm = Linear(300, 200), nn.Embedding(400, 100, padding_idx=3), LayerNorm(7)
+    nn.Sequential(linear, embedding, norm).apply(initialize)
+    assert linear.bias.abs().max() == 0
+    assert embedding.weight[3].abs().max() == 0, "the padding row must be zero"
+    assert embedding.weight.requires_grad, "the table must stay trainable"
+    for weight in (linear.weight, embedding.weight):  # 0.02 up to four standard errors
+        assert abs(weight.std().item() - 0.02) < 4 * 0.02 / math.sqrt(2 * weight.numel()) + 1e-4
+        assert abs(weight.mean().item()) < 4 * 0.02 / math.sqrt(weight.numel())
+    assert (norm.weight == 1).all(), "other modules keep their start"
+
+
+# chapters/day04_encoder_and_data.md · The model
+def small_model(**changes: Any) -> TransformerForSequenceClassification:
+    """All sizes different, three labels, float64, evaluation mode, every parameter random."""
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16, num_labels=3)
+    model = TransformerForSequenceClassification(replace(config, **changes)).double().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+# chapters/day04_encoder_and_data.md · The model
+def test_logits_come_from_the_first_token():
+    model = small_model()
+    input_ids = torch.tensor([[2, 5, 6, 7, 3], [2, 8, 3, 0, 0]])
+    hidden = model.encoder(input_ids)
+    expected = hidden[:, 0] @ model.classifier.weight.T + model.classifier.bias
+    torch.testing.assert_close(model(input_ids), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model(input_ids)[1:], model(input_ids[1:, :3]), rtol=0, atol=1e-12)
+    mask = input_ids != 0
+    mask[0, 2] = False
+    assert (model(input_ids, mask) - model(input_ids)).abs()[0].max() > 1e-3, (
+        "the mask must reach the encoder"
+    )
+
+
+# chapters/day04_encoder_and_data.md · The model
+def test_model_starts_undecided():
+    torch.manual_seed(0)
+    model = TransformerForSequenceClassification(ModelConfig(vocab_size=31, num_labels=3)).eval()
+    assert model.classifier.bias.abs().max() == 0 and model.encoder.embedding.weight[0].abs().max() == 0
+    assert model(torch.randint(1, 31, (5, 7))).softmax(-1).sub(1 / 3).abs().max() < 0.2
+
+
+# chapters/day04_encoder_and_data.md · The model
+def test_save_and_load():
+    model = small_model().float()
+    input_ids = torch.tensor([[2, 5, 6, 7, 3]])
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(Path(folder, "new", "run"))
+        loaded = TransformerForSequenceClassification.from_pretrained(Path(folder, "new", "run"))
+    assert loaded.config == model.config and not loaded.training
+    assert isinstance(loaded, PreTrained)
+    assert torch.equal(loaded(input_ids), model(input_ids))
+
+
+# chapters/day04_encoder_and_data.md · The model
+def test_loading_refuses_broken_folders():
+    def refuses(words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            TransformerForSequenceClassification.from_pretrained(folder)
+
+    with tempfile.TemporaryDirectory() as folder:
+        refuses("config.json cannot be read: No such file")
+        small_model().float().save_pretrained(folder)
+        weights, config = Path(folder, "model.safetensors"), Path(folder, "config.json")
+        good = config.read_text()
+        config.write_text(good.replace('"d_ff": 20', '"d_ff": 24'))
+        refuses(r"layers.0.feed_forward.linear1.bias is \[20\] in the file, \[24\] in the model")
+        config.write_text(good.replace('"num_layers": 2', '"num_layers": 1'))
+        refuses(r"layers.1.*in the file, missing in the model")
+        for broken, words in ((good[:20], "not the config"), ("[]", "not the config"), ("{}", "vocab_size")):
+            config.write_text(broken)
+            refuses(words)
+        config.write_text(good)
+        weights.write_bytes(weights.read_bytes()[:5000])
+        refuses("model.safetensors is not a complete safetensors file")
+        weights.unlink()
+        refuses("model.safetensors cannot be read: there is no such file")
+
+
+# chapters/day04_encoder_and_data.md · The model
+def test_reading_the_parts():
+    model = small_model().float()
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        assert read_model_config(Path(folder, "config.json")) == model.config
+        other = small_model().float()
+        nn.init.zeros_(other.classifier.weight)
+        load_weights(other, Path(folder, "model.safetensors"))
+        assert torch.equal(other.classifier.weight, model.classifier.weight)
