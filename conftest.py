@@ -8,7 +8,6 @@ import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
 from unittest.mock import patch
 
 import jupytext
@@ -21,15 +20,9 @@ from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, Note
 from book.press.floors import CHAPTERS, ROOT
 from book.press.read import read_chapter, relative
 
-CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
-
-# Every shape annotation of the package is checked in every call that a test makes.
+# Every shape and type annotation of the package is checked in every call that a test makes.
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
 install_import_hook("minitransformer", "conftest.checked")
-
-
-def checked(function):
-    """Check a function's types at run time; where it returns `Self`, beartype could not, so it stays as it is."""
-    return function if Self in getattr(function, "__annotations__", {}).values() else CHECK(function)
 
 
 def pytest_configure(config: pytest.Config) -> None:
