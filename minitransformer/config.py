@@ -141,7 +141,11 @@ def config_keys(kind: type, prefix: str = "") -> list[str]:
     keys = []
     for item in fields(kind):
         name = prefix + item.name
-        keys += config_keys(item.type, f"{name}.") if is_dataclass(item.type) else [name]
+        inner = item.type
+        if isinstance(inner, type) and is_dataclass(inner):
+            keys += config_keys(inner, f"{name}.")
+        else:
+            keys.append(name)
     return keys
 
 

@@ -18,7 +18,7 @@ from minitransformer.config import DataConfig, RunConfig, TrainingConfig, load_c
 from minitransformer.data import Examples, make_loader
 from minitransformer.evaluate import evaluate
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
-from minitransformer.tokenizer import Vocabulary, WordTokenizer
+from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 from minitransformer.train import (
     RUN_FILES,
     StepResult,
@@ -193,10 +193,12 @@ def tiny_run(**changes: object) -> RunConfig:
 
 # chapters/day05_training.md · Data for a run
 def test_prepare_builds_the_vocabulary_from_training_texts_alone() -> None:
-    config, tokenizer, train, validation = prepare(tiny_run())
-    words = {token for text in train.texts for token in text.lower().split() if token.isalpha()}
-    assert len(train) == 40 and config.model.vocab_size == len(tokenizer.vocabulary) < 500
-    assert words <= set(tokenizer.vocabulary.tokens)
+    config, tokenizer, train, validation = prepare(tiny_run(data=DataConfig("toy", train_size=4)))
+    words, others = ({word for text in part.texts for word in text.split()} for part in (train, validation))
+    assert len(train) == 4 and config.model.vocab_size == len(tokenizer.vocabulary) < 500
+    assert words == set(tokenizer.vocabulary.tokens) - set(SPECIAL_TOKENS) and others - words, (
+        "validation had a say"
+    )
     assert not set(train.texts) & set(validation.texts), "training and validation share sentences"
     bounded, *_ = prepare(tiny_run(model=replace(config.model, vocab_size=9)))
     assert bounded.model.vocab_size == 9, "vocab_size is an upper bound"
@@ -326,8 +328,7 @@ def test_run_epochs_logs_and_write_provenance_counts() -> None:
         assert tokens == 2 * sum(len(tokenizer.encode(text)) for text in examples.texts), "real tokens, twice"
         assert [record["step"] for record in read_records(base, "step")] == [1, 4]
         assert metrics.n == 5
-        write_provenance(Path(base), tiny_run(seed=5), examples, examples, seconds=2.0, tokens=tokens)
+        write_provenance(Path(base), tiny_run(seed=5), examples, examples, seconds=(2.0, 1.5), tokens=tokens)
         run = json.loads(Path(base, "run.json").read_text())
-        assert (run["seed"], run["tokens_per_second"]) == (5, round(tokens / 2)) and "five texts" in run[
-            "data"
-        ]
+        assert (run["seed"], run["tokens_per_second"], run["cpu_seconds"]) == (5, round(tokens / 2), 1.5)
+        assert run["data"]["five texts"]["examples"] == 5
