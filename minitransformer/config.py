@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import auto_cli
 
 from minitransformer.model import ModelConfig
+from minitransformer.tokenizer import SPECIAL_TOKENS
 
 __all__ = [
     "DataConfig",
@@ -98,10 +99,12 @@ class RunConfig:
             re.fullmatch(r"[\w-][\w.-]*", self.name) is not None, "name", self.name, "a plain folder name"
         )
         require(0 <= self.seed < 2**63, "seed", self.seed, "in 0 … 2^63 - 1")
-        require(self.model.padding_id == 0, "model.padding_id", self.model.padding_id, "0, the id of [PAD]")
-        require(
-            self.model.num_labels == 2, "model.num_labels", self.model.num_labels, "2 (negative, positive)"
-        )
+        model = self.model
+        require(model.padding_id == 0, "model.padding_id", model.padding_id, "0, the id of [PAD]")
+        require(model.num_labels == 2, "model.num_labels", model.num_labels, "2 (negative, positive)")
+        special, shortest = len(SPECIAL_TOKENS), 3  # [CLS], one word, [SEP]
+        require(model.vocab_size >= special, "model.vocab_size", model.vocab_size, f"at least {special}")
+        require(model.max_length >= shortest, "model.max_length", model.max_length, f"at least {shortest}")
 
 
 # chapters/day05_training.md · Settings: dataclasses and YAML

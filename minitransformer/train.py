@@ -219,6 +219,8 @@ RUN_FILES = ("config.yaml", "run.json", "metrics.jsonl", "tokenizer.json", "conf
 def open_run_folder(folder: str | Path, overwrite: bool = False) -> Path:
     """Make the folder of a new run; files of an earlier run are removed if `overwrite`, else refused."""
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, but a run needs a folder")
     old = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if old and not overwrite:
         raise ValueError(

@@ -86,6 +86,9 @@ def test_settings_check_their_ranges() -> None:
         (lambda: TrainingConfig(weight_decay=-1.0), "training.weight_decay"),
         (lambda: TrainingConfig(max_grad_norm=0.0), "training.max_grad_norm"),
         (lambda: RunConfig("x", DataConfig("toy"), replace(model, padding_id=3)), "model.padding_id"),
+        (lambda: RunConfig("x", DataConfig("toy"), replace(model, num_labels=3)), "model.num_labels"),
+        (lambda: RunConfig("x", DataConfig("toy"), replace(model, vocab_size=4)), "model.vocab_size"),
+        (lambda: RunConfig("x", DataConfig("toy"), replace(model, max_length=2)), "model.max_length"),
         (lambda: RunConfig("x", DataConfig("toy"), model, seed=-1), "seed"),
         (lambda: require(1 > 2, "speed", 1, "above 2"), "speed must be above 2, got 1"),
     ]:

@@ -262,6 +262,11 @@ def test_open_run_folder_protects_an_earlier_run() -> None:
             "only the run's own files go"
         )
         assert "metrics.jsonl" in RUN_FILES
+        try:
+            open_run_folder(folder / "notes.txt")
+            raise AssertionError("a file was taken for a folder")
+        except ValueError as error:
+            assert "notes.txt is a file" in str(error)
 
 
 # chapters/day05_training.md · `fit`: the whole run
