@@ -1,5 +1,6 @@
 """One look for every figure of the book: palette, style, and the few shapes that diagrams are made of."""
 
+import warnings
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ CYCLE = (QUERY, KEY, VALUE, BAD, WEIGHT, SKY, NEUTRAL)
 def use_style() -> None:
     """Set the book's style: SVG, the palette, no frame at the top and right. Call it once per chapter."""
     set_matplotlib_formats("svg")
+    warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars are plain text here
     plt.rcParams.update(
         {
             "axes.prop_cycle": plt.cycler(color=CYCLE),

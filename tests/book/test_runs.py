@@ -1,0 +1,68 @@
+"""The recorded runs: complete, of known origin, and quoted correctly where a page cannot compute."""
+
+import json
+
+import pytest
+
+from book.press.floors import ROOT
+from minitransformer.cli import evaluate_run
+from minitransformer.config import load_config
+from minitransformer.data import sst2_is_present
+from minitransformer.evaluate import Metrics
+from minitransformer.train import read_records
+
+RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("*/run.json"))
+SCRATCH = ROOT / "book/runs/sst2_scratch"
+LARGEST = 16 * 2**20  # bytes that one file of the repository may hold
+
+
+def last_validation(run) -> Metrics:
+    return Metrics(**read_records(run, "epoch")[-1]["validation"])
+
+
+def test_there_are_runs():
+    assert SCRATCH in RUNS and len(RUNS) >= 3
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_run_says_where_it_comes_from(run):
+    record = json.loads((run / "run.json").read_text())
+    config = load_config(run / "config.yaml")
+    assert record["seed"] == config.seed and record["name"] == config.name
+    assert record["class"] == "alone"
+    assert record["code"]["commit"] and record["code"]["dirty"] is False, "recorded from a commit, unchanged"
+    assert len(read_records(run, "epoch")) == config.training.epochs
+    assert {path.suffix for path in run.iterdir()} <= {
+        ".yaml",
+        ".json",
+        ".jsonl",
+        ".safetensors",
+        ".md",
+        ".svg",
+    }
+    assert all(path.stat().st_size < LARGEST for path in run.iterdir())
+
+
+def test_the_main_run_reaches_its_target():
+    metrics = last_validation(SCRATCH)
+    assert metrics.n == 872 and metrics.accuracy >= 0.80
+    assert json.loads((SCRATCH / "run.json").read_text())["seconds"] < 300
+
+
+def test_the_readme_quotes_the_recorded_run():
+    readme = (ROOT / "README.md").read_text()
+    record, metrics = json.loads((SCRATCH / "run.json").read_text()), last_validation(SCRATCH)
+    low, high = metrics.interval95
+    shares = [100 * last_validation(run).accuracy for run in RUNS if run.name.startswith("sst2_scratch")]
+    assert f"**{100 * metrics.accuracy:.1f} %** on validation" in readme
+    assert f"(95 % interval {100 * low:.1f} to {100 * high:.1f})" in readme
+    assert f"seeds give {min(shares):.1f} to {max(shares):.1f} %" in readme
+    assert f"took {record['seconds']:.0f} s" in readme
+
+
+@pytest.mark.skipif(not sst2_is_present(), reason="SST-2 is not on this machine")
+def test_the_saved_weights_give_the_recorded_accuracy():
+    """Other machines round otherwise, which may turn a sentence or two."""
+    _, metrics = evaluate_run(SCRATCH, "validation")
+    assert metrics.n == 872
+    assert abs(metrics.accuracy - last_validation(SCRATCH).accuracy) <= 2 / 872
