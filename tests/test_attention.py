@@ -178,6 +178,8 @@ def test_padding_does_not_leak() -> None:
     assert torch.equal(before, after), "the output moved when only padding changed"
     unmasked, _ = scaled_dot_product_attention(q, k2, v2)
     assert not torch.equal(before, unmasked), "without the mask it must move, or this test shows nothing"
+    moved, _ = scaled_dot_product_attention(q, k, v + 1.0, mask)
+    assert not torch.equal(before, moved), "real tokens must be seen"
 
 
 # chapters/day02_multi_head_attention.md · The function, after a loop
