@@ -66,7 +66,10 @@ def without_thebe(app: Sphinx, config) -> None:
     """Jupyter Book always loads Thebe, which would run cells on another host; the book has no use for it."""
     for listeners in app.events.listeners.values():
         for listener in list(listeners):
-            if listener.handler.__module__.startswith("sphinx_thebe"):
+            name = f"{listener.handler.__module__}.{getattr(listener.handler, '__name__', '')}"
+            if name.startswith("sphinx_thebe") and not name.endswith(
+                ".st_static_path"
+            ):  # its style sheet is linked
                 app.disconnect(listener.id)
 
 
