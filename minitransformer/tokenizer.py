@@ -81,10 +81,14 @@ class WordTokenizer:
         self.vocabulary, self.max_length = vocabulary, max_length
         self.padding_id = vocabulary.ids["[PAD]"]
 
+    def tokenize(self, text: str) -> list[str]:
+        """The words of a text, all of them, without special tokens."""
+        return basic_english(text)
+
     def encode(self, text: str) -> list[int]:
         """At most `max_length` ids; a longer text loses its end, an empty one gives `[CLS] [SEP]`."""
         ids = self.vocabulary.ids
-        words = [ids.get(token, ids["[UNK]"]) for token in basic_english(text)]
+        words = [ids.get(token, ids["[UNK]"]) for token in self.tokenize(text)]
         return [ids["[CLS]"], *words[: self.max_length - 2], ids["[SEP]"]]
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minitransformer.cli import Parser, build_parser, evaluate_run, main, run_command, yaml_file
 from minitransformer.config import load_config
-from minitransformer.train import open_run_folder
+from minitransformer.runs import open_run_folder
 
 
 # chapters/day05_training.md · The command line

@@ -55,6 +55,7 @@ def test_tokenizer():
     ids = tokenizer.vocabulary.ids
     assert tokenizer.encode("A bad FILM") == [2, ids["a"], ids["bad"], ids["film"], 3]
     assert tokenizer.encode("a sequel") == [2, ids["a"], 1, 3]
+    assert tokenizer.tokenize("A bad FILM; a sequel") == ["a", "bad", "film", ";", "a", "sequel"]
     assert tokenizer.encode("[CLS]") == [2, ids["["], ids["cls"], ids["]"], 3], "text must not make a [CLS]"
     assert tokenizer.encode("") == [2, 3] and tokenizer.padding_id == 0
     assert tokenizer.decode([2, ids["bad"], 1, ids["film"], 3, 0, 0]) == "bad [UNK] film"

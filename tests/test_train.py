@@ -18,23 +18,16 @@ from minitransformer.config import DataConfig, RunConfig, TrainingConfig, load_c
 from minitransformer.data import Examples, make_loader
 from minitransformer.evaluate import evaluate
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
+from minitransformer.runs import RUN_FILES, checksum, read_records
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 from minitransformer.train import (
-    RUN_FILES,
     StepResult,
-    append_record,
     average,
-    checksum,
     fit,
-    git,
-    machine_state,
-    open_run_folder,
     prepare,
-    read_records,
     require_finite,
     run_epochs,
     sample,
-    source_state,
     train_epoch,
     train_step,
     write_provenance,
@@ -217,56 +210,6 @@ def test_sample_is_a_repeatable_choice() -> None:
         raise AssertionError("31 of 30 were drawn")
     except ValueError as error:
         assert "31" in str(error) and "thirty" in str(error)
-
-
-# chapters/day05_training.md · Where a number comes from
-def test_checksum_sees_every_change() -> None:
-    examples = Examples(["a b", "c"], [0, 1], "here")
-    assert checksum(examples) == checksum(replace(examples, source="there")), (
-        "the same data from another place"
-    )
-    for other in (
-        Examples(["a b", "d"], [0, 1], ""),
-        Examples(["a b", "c"], [1, 1], ""),
-        Examples(["c", "a b"], [1, 0], ""),
-    ):
-        assert checksum(other) != checksum(examples)
-
-
-# chapters/day05_training.md · Where a number comes from
-def test_source_state_and_machine_state_say_what_ran() -> None:
-    source, machine = source_state(), machine_state()
-    assert re.fullmatch("[0-9a-f]{64}", source["sources_sha256"])
-    assert source["commit"] is None or re.fullmatch("[0-9a-f]{40}", source["commit"])
-    assert machine["torch"] == torch.__version__ and machine["threads"] >= 1 and machine["cpu"]
-    with tempfile.TemporaryDirectory() as folder:
-        assert git(Path(folder), "no-such-command") == ""
-
-
-# chapters/day05_training.md · The run folder
-def test_open_run_folder_protects_an_earlier_run() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        folder = open_run_folder(Path(base, "runs", "x"))
-        append_record(folder / "metrics.jsonl", {"kind": "step", "step": 1, "loss": 0.7})
-        append_record(folder / "metrics.jsonl", {"kind": "epoch", "epoch": 1})
-        (folder / "notes.txt").write_text("mine")
-        try:
-            open_run_folder(folder)
-            raise AssertionError("an earlier run was about to be overwritten")
-        except ValueError as error:
-            assert "metrics.jsonl" in str(error)
-        assert read_records(folder, "step") == [{"kind": "step", "step": 1, "loss": 0.7}]
-        assert [record["epoch"] for record in read_records(folder, "epoch")] == [1]
-        open_run_folder(folder, overwrite=True)
-        assert not (folder / "metrics.jsonl").exists() and (folder / "notes.txt").exists(), (
-            "only the run's own files go"
-        )
-        assert "metrics.jsonl" in RUN_FILES
-        try:
-            open_run_folder(folder / "notes.txt")
-            raise AssertionError("a file was taken for a folder")
-        except ValueError as error:
-            assert "notes.txt is a file" in str(error)
 
 
 # chapters/day05_training.md · `fit`: the whole run

@@ -20,6 +20,7 @@ FLOORS = (
     "schedule",
     "evaluate",
     "config",
+    "runs",
     "train",
     "pretrain",
     "report",

@@ -9,7 +9,7 @@ from minitransformer.cli import evaluate_run
 from minitransformer.config import load_config
 from minitransformer.data import sst2_is_present
 from minitransformer.evaluate import Metrics
-from minitransformer.train import read_records
+from minitransformer.runs import read_records
 
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("*/run.json"))
 SCRATCH = ROOT / "book/runs/sst2_scratch"
