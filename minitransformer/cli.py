@@ -1,20 +1,35 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
-"""The command line, `minitransformer train` and `minitransformer evaluate`."""
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md; edit the chapters, not this file.
+"""The command line, `minitransformer train`, `evaluate` and `predict`."""
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from minitransformer.config import load_config
+import minitransformer
+from minitransformer.config import load_config, load_search
 from minitransformer.data import load_examples, make_loader
-from minitransformer.evaluate import Metrics, evaluate
-from minitransformer.model import TransformerForSequenceClassification
-from minitransformer.tokenizer import WordTokenizer
-from minitransformer.train import fit
+from minitransformer.evaluate import Metrics, classify, evaluate
+from minitransformer.report import markdown_table, summarize, write_report
+from minitransformer.runs import load_run
+from minitransformer.train import fit, search
 
-__all__ = ["Parser", "build_parser", "evaluate_run", "main", "run_command", "yaml_file"]
+__all__ = [
+    "SHIPPED",
+    "Parser",
+    "add_train",
+    "build_parser",
+    "evaluate_run",
+    "main",
+    "predict_texts",
+    "read_texts",
+    "report_evaluation",
+    "run_command",
+    "yaml_file",
+]
 
 
 # chapters/day05_training.md · The command line
@@ -34,11 +49,98 @@ def yaml_file(value: str) -> str:
     return value
 
 
-# chapters/day05_training.md · The command line
+# chapters/day07_experiments.md · `report` and `search` on the command line
 def build_parser() -> Parser:
     """The commands and their own options; a run's settings pass through to `load_config`."""
-    parser = Parser(prog="minitransformer", description="Train and evaluate a small Transformer.")
+    parser = Parser(prog="minitransformer", description="Train and use a small Transformer.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_train(commands)
+    score = commands.add_parser("evaluate", allow_abbrev=False, help="measure a trained model")
+    score.add_argument("run", metavar="RUN", nargs="?", default=SHIPPED, help="a run's folder")
+    score.add_argument("--split", choices=("validation", "test"), default="validation")
+    score.add_argument("--json", action="store_true", help="print one JSON object")
+    label = commands.add_parser("predict", allow_abbrev=False, help="label texts as negative or positive")
+    label.add_argument(
+        "texts", metavar="TEXT", nargs="*", help="without any: one text a line on standard input"
+    )
+    label.add_argument(
+        "--run", metavar="RUN", default=SHIPPED, help="a run's folder (default: the shipped model)"
+    )
+    label.add_argument("--json", action="store_true", help="print one JSON object a line")
+    paper = commands.add_parser(
+        "report", allow_abbrev=False, help="write the report of a run, with its curves"
+    )
+    paper.add_argument("run", metavar="RUN", help="a run's folder")
+    grid = commands.add_parser(
+        "search",
+        allow_abbrev=False,
+        help="train every variant with every seed; runs that are finished are kept",
+    )
+    grid.add_argument(
+        "file", type=yaml_file, metavar="SEARCH", help="a YAML file, such as configs/search.yaml"
+    )
+    grid.add_argument("--output", metavar="DIR", help="the folder of the runs (default: runs/NAME)")
+    grid.add_argument("--seeds", type=int, nargs="+", help="only these, to share the work between processes")
+    return parser
+
+
+# chapters/day06_engineering.md · The command line
+def evaluate_run(folder: str | Path, split: str) -> tuple[str, Metrics]:
+    """Where the examples of a split come from, and how the model of a run folder does on them."""
+    config, model, tokenizer = load_run(folder)
+    examples = load_examples(config.data.name, split)
+    return examples.source, evaluate(model, make_loader(examples, tokenizer, 256))
+
+
+# chapters/day07_experiments.md · `report` and `search` on the command line
+def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
+    """Do what the command line asks for."""
+    if arguments.command == "train":
+        config = load_config(arguments.config, settings)
+        folder = arguments.output or Path("runs", config.name)
+        fit(config, folder, arguments.overwrite, arguments.resume)
+        print(f"saved in {folder}")
+    elif settings:
+        raise ValueError(
+            f"unknown arguments {' '.join(settings)}; see `minitransformer {arguments.command} --help`"
+        )
+    elif arguments.command == "evaluate":
+        report_evaluation(arguments.run, arguments.split, arguments.json)
+    elif arguments.command == "predict":
+        predict_texts(arguments.run, read_texts(arguments.texts, sys.stdin), arguments.json)
+    elif arguments.command == "report":
+        print(f"written: {write_report(arguments.run)}")
+    else:
+        plan = load_search(arguments.file)
+        folder = Path(arguments.output or Path("runs", plan.name))
+        search(plan, folder, arguments.seeds)
+        print(markdown_table(summarize(folder)))
+
+
+# chapters/day06_engineering.md · The command line
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `minitransformer`.
+
+    0 if all went well; 2, and one sentence on standard error, if not; 130 after an interruption.
+    """
+    try:
+        run_command(*build_parser().parse_known_args(argv))
+    except (ValueError, OSError, FloatingPointError) as error:
+        print("minitransformer:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("minitransformer: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+# chapters/day06_engineering.md · The command line
+SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "sst2_scratch"
+
+
+# chapters/day06_engineering.md · The command line
+def add_train(commands: argparse._SubParsersAction) -> None:
+    """`train` and its options."""
     hint = "Every setting of CONFIG can be given as well: --seed 1 --training.epochs 3"
     train = commands.add_parser("train", allow_abbrev=False, help="train a model", epilog=hint)
     train.add_argument(
@@ -46,43 +148,49 @@ def build_parser() -> Parser:
     )
     train.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/NAME)")
     train.add_argument("--overwrite", action="store_true", help="replace an earlier run in that folder")
-    score = commands.add_parser("evaluate", allow_abbrev=False, help="measure a trained model")
-    score.add_argument("run", metavar="RUN", help="a run's folder")
-    score.add_argument("--split", choices=("validation", "test"), default="validation")
-    return parser
+    train.add_argument("--resume", action="store_true", help="go on with an interrupted run in that folder")
 
 
-# chapters/day05_training.md · The command line
-def evaluate_run(folder: str | Path, split: str) -> tuple[str, Metrics]:
-    """Where the examples of a split come from, and how the model of a run folder does on them."""
-    config = load_config(Path(folder, "config.yaml"))
-    model = TransformerForSequenceClassification.from_pretrained(folder)
-    tokenizer = WordTokenizer.load(Path(folder, "tokenizer.json"))
-    examples = load_examples(config.data.name, split)
-    return examples.source, evaluate(model, make_loader(examples, tokenizer, 256, shuffle=False, seed=0))
+# chapters/day06_engineering.md · The command line
+def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
+    """Print how the model of a run folder does on a split: a line for people, or one JSON object."""
+    source, metrics = evaluate_run(folder, split)
+    record = {
+        "run": str(folder),
+        "split": split,
+        "n": metrics.n,
+        "accuracy": metrics.accuracy,
+        "interval95": list(metrics.interval95),
+        "loss": metrics.loss,
+    }
+    print(json.dumps(record) if as_json else f"{folder} on {source}: {metrics}")
 
 
-# chapters/day05_training.md · The command line
-def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
-    """Do what the command line asks for."""
-    if arguments.command == "train":
-        config = load_config(arguments.config, settings)
-        folder = arguments.output or Path("runs", config.name)
-        fit(config, folder, arguments.overwrite)
-        print(f"saved in {folder}")
-    elif settings:
-        raise ValueError(f"unknown arguments {' '.join(settings)}; see `minitransformer evaluate --help`")
+# chapters/day06_engineering.md · The command line
+def read_texts(arguments: Sequence[str], lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Where each text stands, and the text: the arguments, or the lines of standard input if there are none."""
+    if arguments:
+        yield from ((f"text {i}", text) for i, text in enumerate(arguments, 1))
     else:
-        source, metrics = evaluate_run(arguments.run, arguments.split)
-        print(f"{arguments.run} on {source}: {metrics}")
+        yield from ((f"line {i}", line.rstrip("\n")) for i, line in enumerate(lines, 1))
 
 
-# chapters/day05_training.md · The command line
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command `minitransformer`: 0 if all went well; 2, and one sentence on standard error, if not."""
-    try:
-        run_command(*build_parser().parse_known_args(argv))
-    except (ValueError, OSError, FloatingPointError) as error:
-        print("minitransformer:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    return 0
+# chapters/day06_engineering.md · The command line
+def predict_texts(folder: str | Path, texts: Iterator[tuple[str, str]], as_json: bool) -> None:
+    """Label texts one by one, and print each answer at once.
+
+    Raises:
+        ValueError: at the first empty text; what came before has been printed.
+    """
+    _, model, tokenizer = load_run(folder)
+    for place, text in texts:
+        if not text.strip():
+            raise ValueError(f"{place} is empty, and an empty text has no sentiment")
+        if (length := len(tokenizer.tokenize(text)) + 2) > tokenizer.max_length:
+            print(
+                f"warning: {place} has {length} tokens, of which the first {tokenizer.max_length} are read",
+                file=sys.stderr,
+            )
+        answer = classify(model, tokenizer, [text])[0]
+        for_people = f"{answer.label}  {answer.probability:.2f}  {text}"
+        print(json.dumps(asdict(answer), ensure_ascii=False) if as_json else for_people, flush=True)

@@ -1,16 +1,17 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
 """The settings of a run as dataclasses, read from YAML and the command line."""
 
 import math
 import re
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
-from jsonargparse import auto_cli
+from jsonargparse import auto_cli, set_loader
 
 from minitransformer.model import ModelConfig
 from minitransformer.tokenizer import SPECIAL_TOKENS
@@ -18,12 +19,18 @@ from minitransformer.tokenizer import SPECIAL_TOKENS
 __all__ = [
     "DataConfig",
     "RunConfig",
+    "SearchConfig",
+    "SettingsLoader",
     "TrainingConfig",
     "config_keys",
+    "core_schema",
     "load_config",
+    "load_search",
     "one_sentence",
+    "read_settings",
     "require",
     "save_config",
+    "variant_config",
 ]
 
 
@@ -34,7 +41,7 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
-# chapters/day05_training.md · Settings: dataclasses and YAML
+# chapters/day08_data_schedule_monitoring.md · Tokenize once
 @dataclass(frozen=True)
 class DataConfig:
     """Which examples a run sees.
@@ -43,11 +50,13 @@ class DataConfig:
         name: "sst2", or "toy" for the generated reviews.
         min_frequency: a word enters the vocabulary if the training texts hold it this often.
         train_size: so many training examples, drawn at random; None takes them all.
+        group_by_length: whether texts of similar length share a batch, which saves padding.
     """
 
     name: Literal["sst2", "toy"]
     min_frequency: int = 1
     train_size: int | None = None
+    group_by_length: bool = False
 
     def __post_init__(self) -> None:
         require(self.name in ("sst2", "toy"), "data.name", self.name, "'sst2' or 'toy'")
@@ -56,28 +65,45 @@ class DataConfig:
         require(size is None or size >= 1, "data.train_size", size, "at least 1, or null for all")
 
 
-# chapters/day05_training.md · Settings: dataclasses and YAML
+# chapters/day08_data_schedule_monitoring.md · In the training script
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the weights are found: AdamW with a constant learning rate, gradients clipped by their norm.
+    """How the weights are found: AdamW, a schedule for its rate, gradients clipped by their norm.
 
-    Every `log_every`-th step is written to the run's metrics, beginning with the first.
+    A batch is worked through in `micro_batches` parts. `warmup` is the share of all updates over which the rate
+    rises from zero. After `max_skipped` updates in a row without a finite loss and gradient the run stops. Every
+    `log_every`-th update gets a record; every `checkpoint_every`-th, and the last of an epoch, a checkpoint.
     """
 
     epochs: int = 1
     batch_size: int = 64
+    micro_batches: int = 1
     learning_rate: float = 5e-4
+    schedule: Literal["constant", "linear"] = "constant"
+    warmup: float = 0.0
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    autocast: Literal["off", "bf16", "fp16"] = "off"
+    max_skipped: int = 10
     log_every: int = 10
+    checkpoint_every: int = 500
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "log_every"):
+        for name in ("epochs", "batch_size", "micro_batches", "max_skipped", "log_every", "checkpoint_every"):
             require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
         rate, decay, norm = self.learning_rate, self.weight_decay, self.max_grad_norm
         require(0 < rate < math.inf, "training.learning_rate", rate, "positive and finite")
         require(0 <= decay < math.inf, "training.weight_decay", decay, "finite and not negative")
         require(norm > 0, "training.max_grad_norm", norm, "positive (.inf never clips)")
+        require(0 <= self.warmup < 1, "training.warmup", self.warmup, "a share in [0, 1)")
+        size, parts = self.batch_size, self.micro_batches
+        require(parts <= size, "training.micro_batches", parts, f"at most training.batch_size={size}")
+        words = {"schedule": "constant, linear", "device": "auto, cpu, cuda", "autocast": "off, bf16, fp16"}
+        for name, allowed in words.items():
+            value = getattr(self, name)
+            require(value in allowed.split(", "), f"training.{name}", value, f"one of {allowed}")
 
 
 # chapters/day05_training.md · Settings: dataclasses and YAML
@@ -107,32 +133,26 @@ class RunConfig:
         require(model.max_length >= shortest, "model.max_length", model.max_length, f"at least {shortest}")
 
 
-# chapters/day05_training.md · Settings: dataclasses and YAML
+# chapters/day06_engineering.md · `off` is False
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a run's settings from a YAML file; `overrides` such as `["--training.epochs", "3"]` win over it.
 
     Raises:
         ValueError: one sentence that names the file and the key, its value and what is allowed.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"there is no config file {path}")
-    arguments = ["--config", str(path), *overrides]
-    try:
-        return auto_cli(
-            RunConfig, args=arguments, as_positional=False, exit_on_error=False, allow_abbrev=False
-        )
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {one_sentence(error)}") from None
+    return read_settings(RunConfig, path, overrides)
 
 
-# chapters/day05_training.md · Settings: dataclasses and YAML
-def one_sentence(error: Exception) -> str:
+# chapters/day06_engineering.md · `off` is False
+def one_sentence(error: Exception, kind: type = RunConfig) -> str:
     """What jsonargparse found wrong with a config, in the words of this book."""
     text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(str(error).split())).replace("typing.", "")
     if found := re.fullmatch(r'Parser key "(.+?)": Expected an? (.+)\. Got value: (.*)', text):
-        return f"{found[1]} must be of type {found[2]}, got {found[3]!r}"
+        allowed = re.sub(r"type Literal\[(.*)\]", r"one of \1", f"type {found[2]}")
+        allowed = allowed if allowed.startswith("one of") else f"of {allowed}"
+        return f"{found[1]} must be {allowed}, got {found[3]!r}"
     if "not accept" in text or text.startswith("unrecognized"):
-        return f"{text}; allowed are {', '.join(config_keys(RunConfig))}"
+        return f"{text}; allowed are {', '.join(config_keys(kind))}"
     if text.startswith("Unexpected config"):
         return "the file must map keys to values, as in 'seed: 0'"
     return text
@@ -156,3 +176,113 @@ def config_keys(kind: type, prefix: str = "") -> list[str]:
 def save_config(config: RunConfig, path: str | Path) -> None:
     """Write a run's settings as YAML, which `load_config` reads back to an equal `RunConfig`."""
     Path(path).write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
+
+
+# chapters/day06_engineering.md · `off` is False
+def core_schema() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """How YAML 1.2 recognises plain values, by their first character: `off` and `no` are words, 1e-3 is a number."""
+    rules: dict[str, tuple[str, Sequence[str]]] = {
+        "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
+        "null": ("null|Null|NULL|~|", ["n", "N", "~", ""]),
+        "int": (r"[-+]?(0|[1-9]\d*)", "-+0123456789"),
+        "float": (r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+    }
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for name, (pattern, first) in rules.items():
+        for character in first:
+            found.setdefault(character, []).append(
+                (f"tag:yaml.org,2002:{name}", re.compile(f"(?:{pattern})$"))
+            )
+    return found
+
+
+# chapters/day06_engineering.md · `off` is False
+class SettingsLoader(yaml.SafeLoader):
+    """YAML 1.2 as settings need it; a key that stands twice is an error, where PyYAML lets the last one win."""
+
+    yaml_implicit_resolvers = core_schema()
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """As PyYAML does, but without two equal keys."""
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"the key {twice[0]!r} stands twice")
+        return super().construct_mapping(node, deep)
+
+
+# chapters/day06_engineering.md · `off` is False
+_Settings = TypeVar("_Settings")
+
+
+# chapters/day06_engineering.md · `off` is False
+def read_settings(kind: type[_Settings], path: str | Path, overrides: Sequence[str] = ()) -> _Settings:
+    """A dataclass of settings from a YAML file and from `overrides` such as `["--seed", "3"]`, which win over it.
+
+    Raises:
+        ValueError: one sentence that names the file and the key, its value and what is allowed.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no config file {path}")
+    set_loader("settings", partial(yaml.load, Loader=SettingsLoader), exceptions=(yaml.YAMLError,))
+    arguments = ["--config", str(path), *overrides]
+    try:
+        return auto_cli(
+            kind,
+            args=arguments,
+            as_positional=False,
+            exit_on_error=False,
+            allow_abbrev=False,
+            parser_mode="settings",
+        )
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {one_sentence(error, kind)}") from None
+
+
+# chapters/day07_experiments.md · The plan is a file
+@dataclass(frozen=True)
+class SearchConfig:
+    """A search: each variant of `base` is trained once with each seed.
+
+    Attributes:
+        base: the config file of the unchanged run, beside the search's own file.
+        seeds: which seeds every variant gets.
+        variants: a name for each, and the settings that it changes, such as {"training.learning_rate": 1e-3}.
+    """
+
+    name: str
+    base: str
+    seeds: list[int]
+    variants: dict[str, dict[str, str | int | float | bool]]
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds),
+            "seeds",
+            self.seeds,
+            "different numbers, one at least",
+        )
+        require(len(self.variants) > 0, "variants", self.variants, "at least one name with its settings")
+
+
+# chapters/day07_experiments.md · The plan is a file
+def load_search(path: str | Path) -> SearchConfig:
+    """Read a search from a YAML file, and check every variant's settings before anything is trained.
+
+    Raises:
+        ValueError: one sentence that names the file, the variant and the key that is wrong.
+    """
+    plan = read_settings(SearchConfig, path)
+    plan = replace(plan, base=str(Path(path).parent / plan.base))
+    for name in plan.variants:
+        variant_config(plan, name, plan.seeds[0])
+    return plan
+
+
+# chapters/day07_experiments.md · The plan is a file
+def variant_config(plan: SearchConfig, variant: str, seed: int) -> RunConfig:
+    """The settings of one run of a search: the base, with the variant's changes, under the variant's name."""
+    changes = [f"--{key}={value}" for key, value in plan.variants[variant].items()]
+    try:
+        return load_config(plan.base, ["--name", variant, "--seed", str(seed), *changes])
+    except ValueError as error:
+        raise ValueError(f"variant {variant!r}: {error}") from None

@@ -1,30 +1,34 @@
-# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
-"""The data sets: SST-2, IMDB and the generated toy reviews, in padded batches."""
+# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+"""The data sets, and loaders of padded batches: grouped by length, in an order that can be resumed."""
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from minitransformer.attention import padding_mask
 from minitransformer.tokenizer import WordTokenizer
 
 __all__ = [
+    "POOL",
     "TOY_BAD",
     "TOY_GOOD",
     "TOY_NOUNS",
     "TOY_SPLITS",
+    "EpochSampler",
     "Examples",
     "TextClassificationDataset",
     "collate",
     "data_folder",
+    "epoch_batches",
     "first_cause",
     "load_examples",
     "load_imdb",
@@ -229,17 +233,92 @@ def collate(items: Sequence[tuple[list[int], int]], padding_id: int = 0) -> dict
     }
 
 
-# chapters/day04_encoder_and_data.md · The loader
+# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
 def make_loader(
-    examples: Examples, tokenizer: WordTokenizer, batch_size: int = 64, shuffle: bool = False, seed: int = 0
+    examples: Examples,
+    tokenizer: WordTokenizer,
+    batch_size: int = 64,
+    shuffle: bool = False,
+    seed: int = 0,
+    group_by_length: bool = False,
 ) -> DataLoader:
-    """A loader of padded batches. Its own generator shuffles, so equal seeds give equal batches, epoch after epoch."""
+    """A loader of padded batches, whose `batch_sampler.set_epoch` chooses the epoch and the first batch.
+
+    Its order is a pure function of seed and epoch; the same epoch comes again until another one is chosen.
+    """
     if len(examples) == 0:
         raise ValueError(f"{examples.source} holds no examples")
+    dataset = TextClassificationDataset(examples, tokenizer)
+    lengths = [len(ids) for ids in dataset.input_ids]
     return DataLoader(
-        TextClassificationDataset(examples, tokenizer),
-        batch_size,
-        shuffle,
+        dataset,
+        batch_sampler=EpochSampler(lengths, batch_size, shuffle, group_by_length, seed),
         collate_fn=partial(collate, padding_id=tokenizer.padding_id),
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator(),  # its own, so that a pass draws nothing from the global one
     )
+
+
+# chapters/day08_data_schedule_monitoring.md · Similar lengths together
+POOL = 50
+
+
+# chapters/day08_data_schedule_monitoring.md · Similar lengths together
+def epoch_batches(
+    lengths: np.ndarray,
+    batch_size: int,
+    shuffle: bool,
+    group_by_length: bool,
+    seed: int,
+    epoch: int,
+    pool: int = POOL,
+) -> list[list[int]]:
+    """All batches of an epoch as lists of indices; together they hold every index once, and only one may be short.
+
+    With `group_by_length` the (shuffled) examples are cut into pools of `pool` batches, and each pool is sorted
+    by length before it is cut into batches, which are then shuffled in turn.
+    """
+    random = np.random.default_rng((seed, epoch))
+    n = len(lengths)
+    order = random.permutation(n) if shuffle else np.arange(n)
+    if group_by_length:
+        pools = [order[start : start + pool * batch_size] for start in range(0, n, pool * batch_size)]
+        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in pools])
+    batches = [order[start : start + batch_size].tolist() for start in range(0, n, batch_size)]
+    if group_by_length and shuffle:
+        batches = [batches[i] for i in random.permutation(len(batches))]
+    return batches
+
+
+# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
+class EpochSampler(Sampler[list[int]]):
+    """The batches of one epoch after another, in an order that depends on nothing but seed and epoch."""
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        shuffle: bool = True,
+        group_by_length: bool = False,
+        seed: int = 0,
+    ):
+        if len(lengths) == 0 or batch_size < 1:
+            raise ValueError(
+                f"a sampler needs examples and a batch_size of at least 1, got {len(lengths)} and {batch_size}"
+            )
+        self.size = -(-len(lengths) // batch_size)  # rounded up
+        self.batches = partial(epoch_batches, np.asarray(lengths), batch_size, shuffle, group_by_length, seed)
+        self.epoch, self.first = 0, 0
+
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Choose the epoch (from 0) that the next pass runs through, beginning with batch number `first`."""
+        if epoch < 0 or not 0 <= first <= len(self):
+            raise ValueError(
+                f"epoch must not be negative and first must lie in 0 … {len(self)}, got {epoch} and {first}"
+            )
+        self.epoch, self.first = epoch, first
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches(self.epoch)[self.first :])

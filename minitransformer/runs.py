@@ -1,28 +1,45 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
-"""The folder of a run: its records, and where its numbers come from."""
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+"""The folder of a run, its records, and checkpoints that survive a crash."""
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 import minitransformer
+from minitransformer.config import RunConfig, load_config
 from minitransformer.data import Examples
+from minitransformer.model import TransformerForSequenceClassification
+from minitransformer.tokenizer import WordTokenizer
 
 __all__ = [
+    "CHECKPOINTS_KEPT",
     "RUN_FILES",
     "append_record",
+    "checkpoint_files",
     "checksum",
     "git",
+    "load_checkpoint",
+    "load_run",
     "machine_state",
     "open_run_folder",
+    "pack",
+    "read_predictions",
     "read_records",
+    "save_checkpoint",
     "source_state",
+    "unpack",
+    "write_atomically",
 ]
 
 
@@ -55,13 +72,14 @@ def source_state() -> dict[str, object]:
     }
 
 
-# chapters/day05_training.md · Where a number comes from
-def machine_state() -> dict[str, object]:
+# chapters/day06_engineering.md · The run folder, version 2
+def machine_state(device: torch.device | None = None) -> dict[str, object]:
     """What a run runs on: device, processor, threads and versions."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
+    on_gpu = device is not None and device.type == "cuda"
     return {
-        "device": "cpu",
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -69,23 +87,39 @@ def machine_state() -> dict[str, object]:
     }
 
 
-# chapters/day05_training.md · The run folder
-RUN_FILES = ("config.yaml", "run.json", "metrics.jsonl", "tokenizer.json", "config.json", "model.safetensors")
+# chapters/day06_engineering.md · The run folder, version 2
+RUN_FILES = (
+    "config.yaml",
+    "run.json",
+    "metrics.jsonl",
+    "predictions.jsonl",
+    "tokenizer.json",
+    "config.json",
+    "model.safetensors",
+)
 
 
-# chapters/day05_training.md · The run folder
-def open_run_folder(folder: str | Path, overwrite: bool = False) -> Path:
-    """Make the folder of a new run; files of an earlier run are removed if `overwrite`, else refused."""
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def open_run_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
+    """The folder of a run, made if it is missing.
+
+    What an earlier run left there is removed if `overwrite`, kept if `resume`, and a reason to refuse otherwise.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, but a run needs a folder")
+    if overwrite and resume:
+        raise ValueError("a run is either resumed or overwritten: give one of --resume and --overwrite")
     old = [folder / name for name in RUN_FILES if (folder / name).exists()]
-    if old and not overwrite:
+    if old and not (overwrite or resume):
         raise ValueError(
-            f"{folder} already holds a run ({old[0].name}); name another folder, or say --overwrite"
+            f"{folder} already holds a run ({old[0].name}): say --resume to go on with it, "
+            "--overwrite to replace it, or name another folder"
         )
-    for path in old:
-        path.unlink()
+    if overwrite:
+        for path in [*old, *checkpoint_files(folder)]:
+            path.unlink()
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -97,8 +131,126 @@ def append_record(path: Path, record: dict[str, object]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-# chapters/day05_training.md · The run folder
+# chapters/day06_engineering.md · The run folder, version 2
 def read_records(folder: str | Path, kind: str) -> list[dict]:
-    """The records of one kind, "step" or "epoch", from a run folder's metrics, in order."""
-    lines = Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+    """The records of one kind, such as "step" or "epoch", from a run folder's metrics, in order.
+
+    A last line without its end, which a killed run may leave, is not read.
+    """
+    lines = Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [record for record in records if record["kind"] == kind]
+
+
+# chapters/day06_engineering.md · The half-written file
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file so that its name always stands for the old content or for all of the new.
+
+    The content goes to a temporary file, is forced to the disk, and then takes the name in one step.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if os.name == "posix":  # the new name itself is kept in the folder
+        handle = os.open(path.parent, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+# chapters/day06_engineering.md · One file, without pickle
+def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
+    """`value` as JSON can hold it: each tensor inside goes to `tensors` under a name and leaves that name behind.
+
+    A dict becomes a list of pairs, because JSON would turn its integer keys into strings.
+    """
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, pack(item, tensors, f"{name}/{key}")] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [pack(item, tensors, f"{name}/{index}") for index, item in enumerate(value)]
+    return value
+
+
+# chapters/day06_engineering.md · One file, without pickle
+def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """What `pack` was given (tuples come back as lists)."""
+    if isinstance(value, list):
+        return [unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    return {key: unpack(item, tensors) for key, item in value["dict"]}
+
+
+# chapters/day06_engineering.md · One file, without pickle
+CHECKPOINTS_KEPT = 2
+
+
+# chapters/day06_engineering.md · One file, without pickle
+def checkpoint_files(folder: str | Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(Path(folder, "checkpoints").glob("step_*.safetensors"))
+
+
+# chapters/day06_engineering.md · One file, without pickle
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write a run's state after `step` updates to one safetensors file; the two newest checkpoints are kept."""
+    tensors: dict[str, Tensor] = {}
+    record = json.dumps(pack(state, tensors))
+    path = folder / "checkpoints" / f"step_{step:08d}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, save(tensors, {"state": record}))
+    for old in checkpoint_files(folder)[:-CHECKPOINTS_KEPT]:
+        old.unlink()
+    return path
+
+
+# chapters/day06_engineering.md · One file, without pickle
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote.
+
+    Raises:
+        ValueError: one sentence, if the file is incomplete or is something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = (file.metadata() or {}).get("state", "")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return unpack(json.loads(record), tensors)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is a safetensors file, but not a checkpoint of a run") from None
+
+
+# chapters/day06_engineering.md · The run folder, version 2
+def read_predictions(folder: str | Path) -> list[dict]:
+    """What a run's model answered on the validation examples, in order (see `train.write_predictions`)."""
+    lines = Path(folder, "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+# chapters/day06_engineering.md · The run folder, version 2
+def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClassification, WordTokenizer]:
+    """The settings, the trained model (in evaluation mode) and the tokenizer of a run's folder.
+
+    Raises:
+        ValueError: one sentence, if a file is missing or broken, or the files do not fit each other.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"{folder} is not the folder of a run: there is no config.yaml in it")
+    model = TransformerForSequenceClassification.from_pretrained(folder)
+    tokenizer = WordTokenizer.load(folder / "tokenizer.json")
+    if (ours := len(tokenizer.vocabulary)) != (theirs := model.config.vocab_size):
+        raise ValueError(
+            f"{folder}: the tokenizer knows {ours} tokens, but the model has {theirs}: they are not from one run"
+        )
+    return load_config(folder / "config.yaml"), model, tokenizer

@@ -1,43 +1,92 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
-"""The training loop, and whole runs with their record."""
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+"""The training loop, and whole runs that are watched, saved and resumed."""
 
 import json
+import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from minitransformer.config import RunConfig, TrainingConfig, save_config
-from minitransformer.data import Examples, load_examples, make_loader
-from minitransformer.evaluate import Metrics, evaluate
+from minitransformer.config import (
+    RunConfig,
+    SearchConfig,
+    TrainingConfig,
+    load_config,
+    save_config,
+    variant_config,
+)
+from minitransformer.data import EpochSampler, Examples, load_examples, make_loader
+from minitransformer.evaluate import Metrics, evaluate, predict, score
 from minitransformer.model import TransformerForSequenceClassification
-from minitransformer.runs import append_record, checksum, machine_state, open_run_folder, source_state
+from minitransformer.runs import (
+    append_record,
+    checkpoint_files,
+    checksum,
+    load_checkpoint,
+    machine_state,
+    open_run_folder,
+    read_records,
+    save_checkpoint,
+    source_state,
+    write_atomically,
+)
+from minitransformer.schedule import SCHEDULES
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 __all__ = [
+    "Monitor",
+    "Resumable",
     "StepResult",
+    "TrainingState",
+    "autocast_on",
     "average",
+    "begin",
+    "choose_device",
+    "cut",
+    "end_epoch",
+    "finish",
+    "finite_or_null",
     "fit",
+    "flat",
+    "flat_weights",
+    "identity",
+    "make_scaler",
+    "measured_step",
     "prepare",
     "require_finite",
+    "restore",
     "run_epochs",
+    "same_run",
     "sample",
+    "search",
+    "set_learning_rate",
+    "split_batch",
+    "tensorboard_writer",
     "train_epoch",
     "train_step",
+    "write_predictions",
     "write_provenance",
 ]
 
 
-# chapters/day05_training.md · `train_step`
+# chapters/day06_engineering.md · `train_step`, complete
 @dataclass(frozen=True)
 class StepResult:
-    """What one training step saw, before its update: mean loss, length of the gradient, counts."""
+    """What one training step saw, before its update: mean loss, length of the gradient, counts.
+
+    A step whose loss or gradient is not finite is `skipped`: it counts, but changes no weight.
+    """
 
     step: int
     loss: float
@@ -45,6 +94,7 @@ class StepResult:
     correct: int
     examples: int
     tokens: int
+    skipped: bool = False
 
 
 # chapters/day05_training.md · `train_step`
@@ -57,57 +107,154 @@ def require_finite(name: str, value: Tensor, step: int) -> None:
         )
 
 
-# chapters/day05_training.md · `train_step`
+# chapters/day06_engineering.md · `train_step`, complete
 def train_step(
     model: nn.Module,
     batch: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     max_grad_norm: float = 1.0,
     step: int = 1,
+    micro_batches: int = 1,
+    autocast: str = "off",
+    scaler: torch.amp.GradScaler | None = None,
 ) -> StepResult:
-    """Forward, loss, backward, clip, update: one step on one batch of `minitransformer.data.collate`.
+    """One update from one batch of `minitransformer.data.collate`, worked through in `micro_batches` parts.
 
-    Raises:
-        FloatingPointError: if the loss or the gradient's norm is not finite; the weights stay as they were.
+    The gradient is that of the mean over the whole batch, however it is cut. A loss or gradient norm that is
+    not finite skips the update: no weight changes, and the result says so.
     """
-    labels = batch["labels"]
-    logits = model(batch["input_ids"], batch["attention_mask"])
-    loss = F.cross_entropy(logits, labels)
-    require_finite("loss", loss, step)
+    device = next(model.parameters()).device
+    scaler = make_scaler(device, autocast) if scaler is None else scaler
+    size, losses, correct = len(batch["labels"]), [], 0
     optimizer.zero_grad()
-    loss.backward()
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-    require_finite("gradient norm", grad_norm, step)
-    optimizer.step()
-    correct = int((logits.argmax(-1) == labels).sum())
+    for part in split_batch(batch, micro_batches):
+        part = {name: value.to(device) for name, value in part.items()}
+        with autocast_on(device, autocast):
+            logits = model(part["input_ids"], part["attention_mask"])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(logits, part["labels"], reduction="sum") / size
+        scaler.scale(loss).backward()
+        losses.append(loss.detach())
+        correct += int((logits.argmax(-1) == part["labels"]).sum())
+    scaler.unscale_(optimizer)
+    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
+    mean_loss = float(sum(losses))
+    finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
+    if finite:
+        scaler.step(optimizer)
+    scaler.update()
     tokens = int(batch["attention_mask"].sum())
-    return StepResult(step, loss.item(), grad_norm.item(), correct, len(labels), tokens)
+    return StepResult(step, mean_loss, grad_norm, correct, size, tokens, not finite)
 
 
-# chapters/day05_training.md · `train_epoch`
+# chapters/day06_engineering.md · What belongs to the state of a run
+@dataclass
+class Resumable:
+    """A model with its optimizer and scaler, whose state can be taken and given back; see `TrainingState`."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as `save_checkpoint` takes it, with that of the random number generators."""
+        state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state["scaler"] = self.scaler.state_dict()
+        counts = [item.name for item in fields(self) if item.name not in state]
+        state["counts"] = {name: getattr(self, name) for name in counts}
+        state["random"] = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            state["random"]["cuda"] = torch.cuda.get_rng_state()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state.
+
+        Raises:
+            ValueError: if it belongs to another model.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"the checkpoint does not fit this model: {reason}") from None
+        for name, value in state["counts"].items():
+            setattr(self, name, value)
+        torch.set_rng_state(state["random"]["cpu"])
+        if "cuda" in state["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+
+
+# chapters/day06_engineering.md · What belongs to the state of a run
+@dataclass
+class TrainingState(Resumable):
+    """Everything that changes while a run goes on, and so everything that a checkpoint holds.
+
+    `step` counts updates, also skipped ones; the position in the data follows from it. The sums belong to the
+    epoch that is under way.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    examples: int = 0
+    correct: int = 0
+    loss_sum: float = 0.0
+
+    def add(self, result: StepResult) -> None:
+        """Count one step; the means of the epoch leave a skipped one out."""
+        self.step = result.step
+        self.tokens += result.tokens
+        self.skipped += result.skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if result.skipped else 0
+        if not result.skipped:
+            self.examples += result.examples
+            self.correct += result.correct
+            self.loss_sum += result.loss * result.examples
+
+    def end_epoch(self) -> Metrics:
+        """The mean over the epoch's steps, every example weighing the same; the sums start again at zero.
+
+        If all steps were skipped, there is no mean, and both numbers are NaN.
+        """
+        n, correct, loss_sum = self.examples, self.correct, self.loss_sum
+        self.examples, self.correct, self.loss_sum = 0, 0, 0.0
+        return Metrics(n, correct / n, loss_sum / n) if n else Metrics(0, math.nan, math.nan)
+
+
+# chapters/day08_data_schedule_monitoring.md · Watching a run
 def train_epoch(
-    model: nn.Module,
+    state: TrainingState,
     loader: Iterable[dict[str, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    max_grad_norm: float = 1.0,
-    first_step: int = 1,
-    on_step: Callable[[StepResult], None] | None = None,
-) -> list[StepResult]:
-    """Show every batch to the model once and return the steps' results; `on_step` sees each as it happens.
+    settings: TrainingConfig,
+    total: int,
+    on_step: Callable[[StepResult, dict[str, float]], None] | None = None,
+) -> None:
+    """Train on every batch that the loader has left; `on_step` sees each result, and what was measured.
 
     Raises:
         ValueError: if the loader yields no batch.
-        FloatingPointError: as `train_step`.
+        FloatingPointError: after `settings.max_skipped` skipped steps in a row.
     """
-    model.train()
-    results = []
-    for step, batch in enumerate(tqdm(loader, "training", leave=False, disable=None), first_step):
-        results.append(train_step(model, batch, optimizer, max_grad_norm, step))
+    state.model.train()
+    first = state.step
+    for batch in loader:
+        result, measured = measured_step(state, batch, settings, total)
         if on_step is not None:
-            on_step(results[-1])
-    if not results:
+            on_step(result, measured)
+        if state.skipped_in_a_row >= settings.max_skipped:
+            raise FloatingPointError(
+                f"{state.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at "
+                f"step {state.step} (loss {result.loss}, gradient norm {result.grad_norm}): try a smaller learning "
+                "rate or a longer warm-up, and look for log(0) or an attention row without any key"
+            )
+    if state.step == first:
         raise ValueError("there is nothing to train on: the loader yields no batch")
-    return results
 
 
 # chapters/day05_training.md · The flow: train, validate, print
@@ -155,75 +302,82 @@ def sample(examples: Examples, size: int | None, seed: int) -> Examples:
     return Examples(texts, labels, f"{size} of {examples.source}")
 
 
-# chapters/day05_training.md · `fit`: the whole run
+# chapters/day08_data_schedule_monitoring.md · The run, put together
 def run_epochs(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
     train_loader: DataLoader,
     validation_loader: DataLoader,
     settings: TrainingConfig,
-    log: Path,
-) -> tuple[Metrics, int]:
-    """Train and validate epoch by epoch; returns the last validation, and how many tokens were trained on."""
-    tokens = 0
+    folder: Path,
+    save: Callable[[], object],
+) -> None:
+    """Train until all epochs are done, and validate after each; `save` is called when a checkpoint is due.
 
-    def on_step(result: StepResult) -> None:
-        nonlocal tokens
-        tokens += result.tokens
-        if (result.step - 1) % settings.log_every == 0:
-            record = {"step": result.step, "loss": result.loss, "grad_norm": result.grad_norm}
-            append_record(log, {"kind": "step", **record})
+    A state that was resumed goes on in the middle of its epoch.
+    """
+    sampler, steps = train_loader.batch_sampler, len(train_loader)
+    assert isinstance(sampler, EpochSampler)
+    total = steps * settings.epochs
+    monitor = Monitor(folder, settings.tensorboard, state.step, total)
+    wall, busy = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
 
-    for epoch in range(1, settings.epochs + 1):
-        first = (epoch - 1) * len(train_loader) + 1
-        trained = average(train_epoch(model, train_loader, optimizer, settings.max_grad_norm, first, on_step))
-        validated = evaluate(model, validation_loader)
-        print(f"epoch {epoch}/{settings.epochs}: training loss {trained.loss:.3f}, validation {validated}")
-        metrics = {"train": asdict(trained), "validation": asdict(validated)}
-        append_record(log, {"kind": "epoch", "epoch": epoch, **metrics})
-    return validated, tokens
+    def on_step(result: StepResult, measured: dict[str, float]) -> None:
+        monitor.step(result, measured, state.correct / max(1, state.examples))
+        state.seconds, state.cpu_seconds = time.perf_counter() - wall, time.process_time() - busy
+        if state.step % settings.checkpoint_every == 0 and state.step % steps:
+            save()
+
+    try:
+        while state.step < total:
+            epoch, done = divmod(state.step, steps)
+            sampler.set_epoch(epoch, done)
+            train_epoch(state, train_loader, settings, total, on_step)
+            end_epoch(state, validation_loader, monitor, epoch + 1, settings.epochs)
+            save()
+    finally:
+        monitor.close()
 
 
-# chapters/day05_training.md · `fit`: the whole run
-def fit(config: RunConfig, folder: str | Path, overwrite: bool = False) -> Metrics:
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: bool = False) -> Metrics:
     """A whole run, from its config to a folder that holds the trained model and how it came about.
 
+    With `resume`, a run that was interrupted goes on from its last checkpoint, as if nothing had happened.
     Returns the validation metrics after the last epoch.
     """
+    device = choose_device(config.training.device)
     config, tokenizer, train, validation = prepare(config)
-    folder, settings = open_run_folder(folder, overwrite), config.training
+    ours = identity(config, train, validation)
+    folder, settings = open_run_folder(folder, overwrite, resume), config.training
+    if resume and (folder / "run.json").exists():
+        same_run(folder, identity(load_config(folder / "config.yaml"), train, validation), ours)
+        print(f"the run in {folder} is finished")
+        return Metrics(**read_records(folder, "epoch")[-1]["validation"])
+    state = begin(config, device)
+    if resume and restore(folder, state, ours):
+        print(f"going on after step {state.step}")
     save_config(config, folder / "config.yaml")
-    torch.manual_seed(config.seed)  # for the initial weights and for dropout
-    model = TransformerForSequenceClassification(config.model)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    train_loader = make_loader(
+        train, tokenizer, settings.batch_size, True, config.seed, config.data.group_by_length
     )
-    train_loader = make_loader(train, tokenizer, settings.batch_size, shuffle=True, seed=config.seed)
-    validation_loader = make_loader(validation, tokenizer, 256, shuffle=False, seed=config.seed)
+    validation_loader = make_loader(validation, tokenizer, 256)
     print(f"{config.name}: {len(train)} examples ({train.source}), vocabulary {config.model.vocab_size}")
-    wall, busy = time.perf_counter(), time.process_time()
-    metrics, tokens = run_epochs(
-        model, optimizer, train_loader, validation_loader, settings, folder / "metrics.jsonl"
-    )
-    seconds = (time.perf_counter() - wall, time.process_time() - busy)
-    tokenizer.save(folder / "tokenizer.json")
-    model.save_pretrained(folder)
-    write_provenance(folder, config, train, validation, seconds, tokens)
-    return metrics
+
+    def save() -> None:
+        log = (folder / "metrics.jsonl").stat().st_size
+        save_checkpoint(folder, state.step, {"identity": ours, "log_bytes": log, **state.state_dict()})
+
+    run_epochs(state, train_loader, validation_loader, settings, folder, save)
+    return finish(folder, config, state, tokenizer, train, validation, validation_loader)
 
 
-# chapters/day05_training.md · `fit`: the whole run
+# chapters/day06_engineering.md · Epochs that can be resumed
 def write_provenance(
-    folder: Path,
-    config: RunConfig,
-    train: Examples,
-    validation: Examples,
-    seconds: tuple[float, float],
-    tokens: int,
+    folder: Path, config: RunConfig, train: Examples, validation: Examples, state: TrainingState
 ) -> None:
     """Write `run.json`: what one needs to know to trust and to repeat the run.
 
-    `seconds` are those on the clock and those that the processor worked for this run; they differ on a busy
+    `seconds` are those on the clock and `cpu_seconds` those that the processor worked; they differ on a busy
     machine. The class "alone" says that no text and no weights were used besides the data set named.
     """
     record = {
@@ -231,10 +385,295 @@ def write_provenance(
         "class": "alone",
         "seed": config.seed,
         "data": {e.source: {"examples": len(e), "sha256": checksum(e)} for e in (train, validation)},
-        "seconds": round(seconds[0], 2),
-        "cpu_seconds": round(seconds[1], 2),
-        "tokens_per_second": round(tokens / seconds[0]),
-        "machine": machine_state(),
+        "steps": state.step,
+        "skipped_steps": state.skipped,
+        "seconds": round(state.seconds, 2),
+        "cpu_seconds": round(state.cpu_seconds, 2),
+        "tokens_per_second": round(state.tokens / state.seconds),
+        "autocast": config.training.autocast,
+        "machine": machine_state(next(state.model.parameters()).device),
         "code": source_state(),
     }
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+# chapters/day06_engineering.md · Cutting a batch
+def split_batch(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tensor]]:
+    """The examples of a batch in `parts` micro-batches of nearly equal size, each cut to its own longest text.
+
+    A batch with fewer examples than `parts` comes in single examples.
+    """
+    size = len(batch["labels"])
+    for rows in torch.arange(size).tensor_split(min(parts, size)):
+        longest = int(batch["attention_mask"][rows].sum(1).max())
+        yield {
+            "input_ids": batch["input_ids"][rows, :longest],
+            "attention_mask": batch["attention_mask"][rows, :longest],
+            "labels": batch["labels"][rows],
+        }
+
+
+# chapters/day06_engineering.md · Autocast: who computes in which type?
+def choose_device(name: str) -> torch.device:
+    """The device "cpu" or "cuda"; "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: if the name is another one, or a GPU is wanted and there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"training.device must be one of auto, cpu, cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("training.device is 'cuda', but PyTorch sees no GPU here: say 'cpu' or 'auto'")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+# chapters/day06_engineering.md · Autocast: who computes in which type?
+def autocast_on(device: torch.device, dtype: str) -> AbstractContextManager[object]:
+    """A context in which products run in 16 bits: "bf16" or "fp16"; with "off" nothing changes."""
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    if dtype == "off":
+        return nullcontext()
+    if dtype not in kinds:
+        raise ValueError(f"training.autocast must be one of off, bf16, fp16, got {dtype!r}")
+    return torch.autocast(device.type, kinds[dtype])
+
+
+# chapters/day06_engineering.md · The rescue: scale the loss
+def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
+    """The scaler that fp16 needs; for the other types it does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=dtype == "fp16")
+
+
+# chapters/day06_engineering.md · Epochs that can be resumed
+def write_predictions(folder: Path, logits: Tensor, labels: Tensor) -> None:
+    """One line for each example, in order: the probability of "positive", and whether the answer is right."""
+    positive, correct = logits.softmax(-1)[:, 1].tolist(), (logits.argmax(-1) == labels).tolist()
+    records = [{"positive": round(p, 6), "correct": c} for p, c in zip(positive, correct, strict=True)]
+    lines = [json.dumps(record) + "\n" for record in records]
+    write_atomically(folder / "predictions.jsonl", "".join(lines).encode())
+
+
+# chapters/day06_engineering.md · Epochs that can be resumed
+def begin(config: RunConfig, device: torch.device) -> TrainingState:
+    """A model with fresh weights on its device, an optimizer and a scaler: the state before the first step."""
+    torch.manual_seed(config.seed)  # for the initial weights and for dropout
+    model = TransformerForSequenceClassification(config.model).to(device)
+    settings = config.training
+    optimizer = torch.optim.AdamW(
+        model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    return TrainingState(model, optimizer, make_scaler(device, settings.autocast))
+
+
+# chapters/day06_engineering.md · Epochs that can be resumed
+def finish(
+    folder: Path,
+    config: RunConfig,
+    state: TrainingState,
+    tokenizer: WordTokenizer,
+    train: Examples,
+    validation: Examples,
+    validation_loader: DataLoader,
+) -> Metrics:
+    """Write the trained model, its answers on the validation examples, and the run's provenance, in this order."""
+    assert isinstance(state.model, TransformerForSequenceClassification)
+    logits, labels = predict(state.model, validation_loader)
+    write_predictions(folder, logits, labels)
+    tokenizer.save(folder / "tokenizer.json")
+    state.model.save_pretrained(folder)
+    write_provenance(folder, config, train, validation, state)
+    return score(logits, labels)
+
+
+# chapters/day06_engineering.md · Only its own run
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under one name each: {"train": {"loss": 1}} gives {"train/loss": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def identity(config: RunConfig, *data: Examples) -> dict[str, Any]:
+    """What must not change when a run is resumed: its settings, without those that only say where and how often it saves."""
+    settings = flat(asdict(config))
+    for name in ("training/device", "training/checkpoint_every", "training/tensorboard"):
+        del settings[name]
+    return settings | {f"checksum of {examples.source}": checksum(examples) for examples in data}
+
+
+# chapters/day06_engineering.md · Only its own run
+def same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Refuse to go on with another run, in one sentence that names the first setting that differs."""
+    for name in sorted(ours.keys() | theirs.keys()):
+        if theirs.get(name) != ours.get(name):
+            there, here = theirs.get(name), ours.get(name)
+            raise ValueError(
+                f"{path} belongs to another run: {name.replace('/', '.')} is {there!r} there, {here!r} here"
+            )
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def restore(folder: Path, state: TrainingState, ours: dict[str, Any]) -> bool:
+    """Bring `state` to the newest sound checkpoint, and the metrics back to what they were then; False if there is none.
+
+    A checkpoint that cannot be used is named on standard error, and the one before it is tried.
+
+    Raises:
+        ValueError: if there are checkpoints, but none can be used.
+    """
+    log, files, problem = folder / "metrics.jsonl", checkpoint_files(folder), ""
+    for path in reversed(files):
+        try:
+            saved = load_checkpoint(path)
+            same_run(path, saved.get("identity", {}), ours)
+            cut(log, saved["log_bytes"])
+            state.load_state_dict(saved)
+            return True
+        except (ValueError, KeyError) as error:
+            problem = str(error)
+            print(f"warning: {problem}", file=sys.stderr)
+    if files:
+        raise ValueError(
+            f"no checkpoint in {folder} can be used, the oldest because {problem}; --overwrite starts anew"
+        )
+    log.unlink(missing_ok=True)
+    return False
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def cut(path: Path, size: int) -> None:
+    """Shorten a file to `size` bytes."""
+    if not path.is_file() or path.stat().st_size < size:
+        raise ValueError(f"{path} is missing or shorter than the {size} bytes that the checkpoint counted")
+    with path.open("r+b") as file:
+        file.truncate(size)
+
+
+# chapters/day07_experiments.md · Running it, and running it again
+def search(plan: SearchConfig, folder: str | Path, seeds: Sequence[int] | None = None) -> None:
+    """Train every variant with every seed, each into its own folder; runs that are finished are kept.
+
+    An interrupted search goes on where it was. `seeds` limits it, so that several processes can share the work.
+    """
+    for seed in plan.seeds if seeds is None else seeds:
+        for variant in plan.variants:
+            fit(variant_config(plan, variant, seed), Path(folder, f"{variant}_seed{seed}"), resume=True)
+
+
+# chapters/day08_data_schedule_monitoring.md · In the training script
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, settings: TrainingConfig, step: int, total: int
+) -> float:
+    """Give the optimizer the rate for the update after `step` others, of `total`; returns it."""
+    share = SCHEDULES[settings.schedule](step, total, math.ceil(settings.warmup * total))
+    rate = settings.learning_rate * share
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+# chapters/day08_data_schedule_monitoring.md · Watching a run
+def flat_weights(model: nn.Module) -> Float[Tensor, " P"]:
+    """A copy of all weights as one vector."""
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+# chapters/day08_data_schedule_monitoring.md · Watching a run
+def measured_step(
+    state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig, total: int
+) -> tuple[StepResult, dict[str, float]]:
+    """One step of a run of `total` steps: its rate set, its update made and counted; every so often measured too."""
+    rate = set_learning_rate(state.optimizer, settings, state.step, total)
+    before = flat_weights(state.model) if state.step % settings.log_every == 0 else None
+    result = train_step(
+        state.model,
+        batch,
+        state.optimizer,
+        settings.max_grad_norm,
+        state.step + 1,
+        settings.micro_batches,
+        settings.autocast,
+        state.scaler,
+    )
+    state.add(result)
+    if before is None:
+        return result, {}
+    length, moved = before.norm().item(), (flat_weights(state.model) - before).norm().item()
+    return result, {"learning_rate": rate, "weight_norm": length, "update_ratio": moved / length}
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def finite_or_null(values: Any) -> Any:
+    """The values with None for every number that is not finite."""
+    if isinstance(values, dict):
+        return {name: finite_or_null(value) for name, value in values.items()}
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def tensorboard_writer(folder: Path, step: int) -> Any:
+    """A writer of TensorBoard's files, which forgets what an interrupted run wrote after `step`.
+
+    Raises:
+        ValueError: if TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # here, because few runs need it
+    except ImportError:
+        raise ValueError(
+            "training.tensorboard is true, but TensorBoard is not installed: pip install tensorboard"
+        ) from None
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+class Monitor:
+    """Where a run's records go: `metrics.jsonl`, a progress bar, and TensorBoard's files if wanted."""
+
+    def __init__(self, folder: Path, tensorboard: bool = False, step: int = 0, total: int = 0):
+        self.path = folder / "metrics.jsonl"
+        self.writer = tensorboard_writer(folder / "tensorboard", step) if tensorboard else None
+        self.bar = tqdm(total=total, initial=step, desc="training", unit="step", disable=None)
+        self.tokens, self.since = 0, time.perf_counter()
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Write one record; a number that is not finite becomes null, because JSON has no word for it."""
+        append_record(self.path, {"kind": kind, "step": step, **finite_or_null(values)})
+        if self.writer is not None:
+            for name, value in flat(values).items():
+                self.writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def step(self, result: StepResult, measured: dict[str, float], accuracy: float) -> None:
+        """Show one step on the bar, and record it if something was measured or it was skipped."""
+        self.tokens += result.tokens
+        speed = self.tokens / (time.perf_counter() - self.since)
+        seen = {"loss": result.loss, "grad_norm": result.grad_norm}
+        if measured:
+            self.record("step", result.step, {**seen, **measured, "tokens_per_second": round(speed)})
+        if result.skipped:
+            self.record("skipped", result.step, seen)
+        text = f"loss {result.loss:.3f}, accuracy {100 * accuracy:.1f} %, {speed:,.0f} tokens/s"
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update()
+
+    def close(self) -> None:
+        """Close the bar, and write what TensorBoard still holds back."""
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def end_epoch(
+    state: TrainingState, validation_loader: DataLoader, monitor: Monitor, epoch: int, epochs: int
+) -> None:
+    """Validate, record and print what an epoch brought."""
+    trained, validated = state.end_epoch(), evaluate(state.model, validation_loader)
+    metrics = {"train": asdict(trained), "validation": asdict(validated)}
+    monitor.record("epoch", state.step, {"epoch": epoch, **metrics})
+    skipped = f", {state.skipped} steps skipped so far" if state.skipped else ""
+    tqdm.write(f"epoch {epoch}/{epochs}: training loss {trained.loss:.3f}, validation {validated}{skipped}")

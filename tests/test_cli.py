@@ -1,17 +1,35 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.cli`."""
 
+import json
+import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-from minitransformer.cli import Parser, build_parser, evaluate_run, main, run_command, yaml_file
+from torch import Tensor, nn
+
+from minitransformer.cli import (
+    SHIPPED,
+    Parser,
+    add_train,
+    build_parser,
+    evaluate_run,
+    main,
+    predict_texts,
+    read_texts,
+    report_evaluation,
+    run_command,
+    yaml_file,
+)
 from minitransformer.config import load_config
 from minitransformer.runs import open_run_folder
 
 
-# chapters/day05_training.md · The command line
+# chapters/day06_engineering.md · The command line
 def command(*words: object) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `minitransformer WORDS`."""
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
@@ -19,7 +37,7 @@ def command(*words: object) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-# chapters/day05_training.md · The command line
+# chapters/day06_engineering.md · The command line
 SMALL_RUN = """
 name: small
 data: {name: toy, train_size: 30}
@@ -68,3 +86,143 @@ def test_main_answers_mistakes_with_one_sentence() -> None:
         with redirect_stdout(StringIO()) as out:
             run_command(*build_parser().parse_known_args(["train", str(config), "--output", f"{base}/b"]))
         assert f"saved in {base}/b" in out.getvalue()
+
+
+# chapters/day06_engineering.md · The command line
+def test_evaluate_and_predict_keep_their_promise_to_programs() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        config, run = Path(base, "small.yaml"), Path(base, "run")
+        config.write_text(SMALL_RUN)
+        assert command("train", config, "--output", run)[0] == 0
+        code, out, err = command("evaluate", run, "--json", "--split", "test")
+        record = json.loads(out)
+        assert (
+            code == 0 and not err and list(record) == ["run", "split", "n", "accuracy", "interval95", "loss"]
+        )
+        source, metrics = evaluate_run(run, "test")
+        assert (record["n"], record["accuracy"], record["loss"]) == (
+            metrics.n,
+            metrics.accuracy,
+            metrics.loss,
+        )
+        assert record["split"] == "test" and tuple(record["interval95"]) == metrics.interval95
+        with redirect_stdout(StringIO()) as plain:
+            report_evaluation(run, "test", as_json=False)
+        assert str(metrics) in plain.getvalue() and source in plain.getvalue()
+        texts = ["a fine film", "ein schöner Film", "x " * 30]
+        code, out, err = command("predict", *texts, "--run", run, "--json")
+        answers = [json.loads(line) for line in out.splitlines()]
+        assert code == 0 and [answer["text"] for answer in answers] == texts and "schöner" in out
+        assert "text 3 has 32 tokens" in err and err.count("\n") == 1, err
+        for answer in answers:
+            assert list(answer) == ["text", "label", "probability"]
+            assert answer["label"] in ("negative", "positive") and 0.5 <= answer["probability"] <= 1
+        with mock.patch.object(sys, "stdin", StringIO("a fine film\n\na dull film\n")):
+            code, out, err = command("predict", "--run", run)
+        assert code == 2 and out.count("\n") == 1 and "line 2 is empty" in err, (
+            "answers before the empty line"
+        )
+
+
+# chapters/day06_engineering.md · The command line
+def test_main_resumes_after_an_interruption() -> None:
+    clip, calls = nn.utils.clip_grad_norm_, []
+
+    def interrupted(*arguments: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return clip(*arguments)
+
+    with tempfile.TemporaryDirectory() as base:
+        config, run = Path(base, "small.yaml"), Path(base, "run")
+        config.write_text(SMALL_RUN)
+        words = ("train", config, "--output", run, "--training.epochs", 2)
+        with mock.patch.object(nn.utils, "clip_grad_norm_", interrupted):
+            code, _, err = command(*words)
+        assert code == 130 and "--resume" in err and err.count("\n") == 1, (code, err)
+        assert command(*words)[0] == 2, "without --resume the interrupted run is protected"
+        code, out, err = command(*words, "--resume")
+        assert code == 0 and "going on after step 2" in out and not err, (out, err)
+        code, _, err = command(*words, "--resume", "--training.learning_rate", "7e-4")
+        assert code == 2 and "training.learning_rate is 0.0005 there, 0.0007 here" in err, err
+
+
+# chapters/day06_engineering.md · The command line
+def test_wrong_settings_start_nothing() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        config, run = Path(base, "small.yaml"), Path(base, "run")
+        config.write_text(SMALL_RUN)
+        for setting, value in (("autocast", "half"), ("micro_batches", 17), ("device", "tpu"), ("speed", 1)):
+            code, out, err = command("train", config, "--output", run, f"--training.{setting}", value)
+            assert code == 2 and not out and err.count("\n") == 1, (code, out, err)
+            assert f"training.{setting}" in err and str(value) in err, err
+            assert not run.exists(), "a folder was made for a run that cannot start"
+        code, _, err = command("predict", "a film", "--run", base)
+        assert code == 2 and "not the folder of a run" in err
+    arguments, rest = build_parser().parse_known_args(["predict", "x", "--fast"])
+    assert arguments.run == SHIPPED and rest == ["--fast"]
+    try:
+        run_command(arguments, rest)
+        raise AssertionError("an unknown option was ignored")
+    except ValueError as error:
+        assert "--fast" in str(error) and "predict --help" in str(error)
+    commands = Parser().add_subparsers()
+    add_train(commands)
+    assert commands.choices["train"].parse_args(["a.yaml", "--resume"]).resume is True
+
+
+# chapters/day06_engineering.md · The command line
+def test_read_texts_and_predict_texts_say_where() -> None:
+    assert list(read_texts(["a", "b c"], ["never read"])) == [("text 1", "a"), ("text 2", "b c")]
+    assert list(read_texts([], ["a\n", "\n"])) == [("line 1", "a"), ("line 2", "")]
+    with redirect_stdout(StringIO()) as out:
+        predict_texts(SHIPPED, iter([("text 1", "a film")]), as_json=True)
+    assert json.loads(out.getvalue())["text"] == "a film"
+
+
+# chapters/day07_experiments.md · `report` and `search` on the command line
+def said(*words: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `minitransformer WORDS`."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = main([str(word) for word in words])
+    return code, out.getvalue(), err.getvalue()
+
+
+# chapters/day07_experiments.md · `report` and `search` on the command line
+def test_search_and_report_from_the_command_line() -> None:
+    base = "name: b\ndata: {name: toy, train_size: 20}\nmodel: {vocab_size: 300, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        file, runs = Path(folder, "plan.yaml"), Path(folder, "runs")
+        Path(folder, "base.yaml").write_text(base, encoding="utf-8")
+        file.write_text(
+            "name: s\nbase: base.yaml\nseeds: [0, 1]\nvariants: {a: {}, b: {model.dropout: 0.5}}\n"
+        )
+        code, out, err = said("search", file, "--output", runs, "--seeds", 1)
+        assert code == 0 and sorted(path.name for path in runs.iterdir()) == ["a_seed1", "b_seed1"], err
+        assert "| a | 1 |" in out and "| b | 1 |" in out
+        code, out, _ = said("search", file, "--output", runs)
+        assert code == 0 and out.count("is finished") == 2 and "| a | 2 |" in out and "±" in out
+        code, out, _ = said("report", runs / "b_seed0")
+        assert code == 0 and "report.md" in out and (runs / "b_seed0" / "report.md").is_file()
+        for words, mentioned in [
+            (("report", folder), "run.json"),
+            (("report", runs / "b_seed0", "--fast"), "--fast"),
+            (("search", runs), ".yaml"),
+            (("search", file, "--training.epochs", 3), "--training.epochs"),
+            (("search", Path(folder, "none.yaml")), "none.yaml"),
+        ]:
+            code, out, err = said(*words)
+            assert code == 2 and mentioned in err and err.count("\n") == 1 and not out, (words, err)
+
+
+# chapters/day07_experiments.md · `report` and `search` on the command line
+def test_build_parser_passes_on_what_it_does_not_know() -> None:
+    arguments, rest = build_parser().parse_known_args(["search", "a.yaml", "--seeds", "0", "2", "--x"])
+    assert (arguments.command, arguments.file, arguments.seeds, rest) == ("search", "a.yaml", [0, 2], ["--x"])
+    assert arguments.output is None
+    try:
+        run_command(*build_parser().parse_known_args(["report", "somewhere", "--x"]))
+        raise AssertionError("an unknown option was ignored")
+    except ValueError as error:
+        assert "--x" in str(error) and "report --help" in str(error)

@@ -1,20 +1,29 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.config`."""
 
 import math
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+import yaml
 
 from minitransformer.config import (
     DataConfig,
     RunConfig,
+    SearchConfig,
+    SettingsLoader,
     TrainingConfig,
     config_keys,
+    core_schema,
     load_config,
+    load_search,
     one_sentence,
+    read_settings,
     require,
     save_config,
+    variant_config,
 )
 from minitransformer.model import ModelConfig
 
@@ -102,4 +111,204 @@ def test_settings_check_their_ranges() -> None:
     assert (
         one_sentence(TypeError("Parser key \"a\":\n  Expected a <class 'int'>. Got value: b"))
         == "a must be of type int, got 'b'"
+    )
+
+
+# chapters/day06_engineering.md · Settings for today's switches
+def test_training_config_checks_todays_switches() -> None:
+    assert TrainingConfig(batch_size=8, micro_batches=8, autocast="bf16").max_skipped == 10
+    for changes, words in [
+        ({"micro_batches": 0}, "training.micro_batches must be at least 1, got 0"),
+        (
+            {"batch_size": 4, "micro_batches": 5},
+            "training.micro_batches must be at most training.batch_size=4, got 5",
+        ),
+        ({"max_skipped": 0}, "training.max_skipped must be at least 1, got 0"),
+    ]:
+        try:
+            TrainingConfig(**changes)
+            raise AssertionError(f"{changes} was accepted")
+        except ValueError as error:
+            assert str(error) == words
+
+
+# chapters/day06_engineering.md · `off` is False
+def test_settings_loader_reads_yaml_1_2() -> None:
+    def read(text: str) -> object:
+        return yaml.load(text, Loader=SettingsLoader)
+
+    for text, value in [
+        ("off", "off"), ("on", "on"), ("no", "no"), ("yes", "yes"), ("true", True), ("False", False),
+        ("1e-3", 0.001), ("5E2", 500.0), (".5", 0.5), ("2.", 2.0), ("-.inf", -math.inf), ("null", None),
+        ("~", None), ("7", 7), ("-0", 0), ("010", 10.0), ("1_000", "1_000"), ("1:30", "1:30"), ("'7'", "7"),
+        ("0x1F", "0x1F"), ("2026-11-24", "2026-11-24"), ("e3", "e3"), (".", "."),
+    ]:  # fmt: skip
+        found = read(text)
+        assert found == value and type(found) is type(value), f"{text} became {found!r}"
+    assert math.isnan(read(".nan")) and read("a: {b: [1, off]}\nc:\n") == {"a": {"b": [1, "off"]}, "c": None}
+    for text in ("a: 1\nb: 2\na: 3", "x: {y: 1, y: 1}"):
+        try:
+            read(text)
+            raise AssertionError(f"accepted: {text!r}")
+        except yaml.YAMLError as error:
+            assert "stands twice" in str(error)
+    assert {tag.split(":")[-1] for tag, _ in core_schema()["1"]} == {"int", "float"}
+
+
+# chapters/day06_engineering.md · `off` is False
+@dataclass(frozen=True)
+class Oven:
+    """Some settings that have nothing to do with training."""
+
+    mode: Literal["off", "grill"]
+    heat: float = 1.0
+
+
+# chapters/day06_engineering.md · `off` is False
+def test_read_settings_reads_any_dataclass() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "oven.yaml")
+        path.write_text("mode: off\nheat: 2e2\n")
+        assert read_settings(Oven, path) == Oven("off", 200.0)
+        assert read_settings(Oven, path, ["--mode=grill", "--heat", "1e-3"]) == Oven("grill", 0.001)
+        for text, *words in [
+            ("mode: of\n", "mode must be one of 'off', 'grill', got 'of'"),
+            ("mode: off\nheat: warm\n", "heat must be of type float, got 'warm'"),
+            ("mode: off\nhaet: 1\n", "haet", "allowed are mode, heat"),
+            ("mode: off\nmode: grill\n", "'mode' stands twice"),
+        ]:
+            path.write_text(text)
+            try:
+                read_settings(Oven, path)
+                raise AssertionError(f"accepted: {text!r}")
+            except ValueError as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+                assert all(word in str(error) for word in words), error
+
+
+# chapters/day06_engineering.md · `off` is False
+def test_load_config_reads_off_as_a_word() -> None:
+    text = "name: x\ndata: {name: toy}\nmodel: {vocab_size: 50}\ntraining: {autocast: off, learning_rate: 1e-3}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        path, copy = Path(folder, "run.yaml"), Path(folder, "copy.yaml")
+        path.write_text(text)
+        config = load_config(path)
+        assert config.training.autocast == "off" and config.training.learning_rate == 0.001
+        save_config(config, copy)
+        assert load_config(copy) == config, "a saved config must read back as it was"
+        assert load_config(copy, ["--training.autocast", "fp16"]).training.autocast == "fp16"
+        for override, words in [
+            (
+                "--training.autocast=half",
+                ("training.autocast must be one of 'off', 'bf16', 'fp16', got 'half'",),
+            ),
+            ("--training.micro_batches=65", ("training.micro_batches", "65", "training.batch_size=64")),
+            ("--training.device=tpu", ("training.device", "'tpu'", "cuda")),
+        ]:
+            try:
+                load_config(path, [override])
+                raise AssertionError(f"{override} was accepted")
+            except ValueError as error:
+                assert all(word in str(error) for word in words), error
+    assert one_sentence(TypeError("unrecognized x"), Oven).endswith("; allowed are mode, heat")
+
+
+# chapters/day07_experiments.md · The plan is a file
+SEARCH_BASE = "name: b\ndata: {name: toy, train_size: 30}\nmodel: {vocab_size: 300, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}\ntraining: {epochs: 1, batch_size: 16}\n"
+
+# chapters/day07_experiments.md · The plan is a file
+SEARCH_PLAN = "name: s\nbase: base.yaml\nseeds: [3, 4]\nvariants:\n  plain: {}\n  fast: {training.learning_rate: 1e-2, model.dropout: 0.3}\n"
+
+
+# chapters/day07_experiments.md · The plan is a file
+def write_plan(folder: str, text: str = SEARCH_PLAN) -> Path:
+    """A search's file with its base beside it."""
+    Path(folder, "base.yaml").write_text(SEARCH_BASE, encoding="utf-8")
+    path = Path(folder, "plan.yaml")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# chapters/day07_experiments.md · The plan is a file
+def test_variant_config_changes_what_the_plan_says_and_nothing_else() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        plan = load_search(write_plan(folder))
+        base = load_config(Path(folder, "base.yaml"))
+        assert isinstance(plan, SearchConfig) and plan.seeds == [3, 4]
+        assert variant_config(plan, "plain", 4) == replace(base, name="plain", seed=4)
+        fast = variant_config(plan, "fast", 3)
+        assert (fast.training.learning_rate, fast.model.dropout) == (1e-2, 0.3)
+        undone = replace(fast, name="b", seed=0, training=base.training, model=base.model)
+        assert undone == base, "something else changed"
+
+
+# chapters/day07_experiments.md · The plan is a file
+def test_load_search_complains_before_anything_is_trained() -> None:
+    for old, new, *words in [
+        ("learning_rate", "learning_rte", "fast", "learning_rte"),
+        ("1e-2", "-1", "fast", "training.learning_rate", "positive"),
+        ("[3, 4]", "[3, 3]", "seeds", "different"),
+        ("[3, 4]", "[]", "seeds"),
+        ("base.yaml", "none.yaml", "none.yaml"),
+        ("seeds:", "seed:", "seed"),
+        ("  fast:", "  plain:", "plain", "twice"),
+    ]:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                load_search(write_plan(folder, SEARCH_PLAN.replace(old, new)))
+            except ValueError as error:
+                assert all(word in str(error) for word in words) and "\n" not in str(error), error
+            else:
+                raise AssertionError(f"{new!r} was accepted")
+    try:
+        SearchConfig("s", "base.yaml", [0], {})
+        raise AssertionError("a search without variants was accepted")
+    except ValueError as error:
+        assert "variants" in str(error)
+
+
+# chapters/day08_data_schedule_monitoring.md · Tokenize once
+def settings_of(*lines: str) -> RunConfig:
+    """The settings that a YAML file with these lines, and the least that a run needs, gives."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run.yaml")
+        path.write_text("\n".join(["name: x", "model: {vocab_size: 50, d_model: 12, num_heads: 3}", *lines]))
+        return load_config(path)
+
+
+# chapters/day08_data_schedule_monitoring.md · Tokenize once
+def test_data_config_reads_group_by_length() -> None:
+    read = settings_of("data: {name: toy, group_by_length: true}").data
+    assert asdict(read) == asdict(DataConfig("toy", group_by_length=True))
+    assert settings_of("data: {name: toy}").data.group_by_length is False
+    try:
+        settings_of("data: {name: toy, group_by_length: 7}")
+        raise AssertionError("7 is neither true nor false")
+    except ValueError as error:
+        assert "data.group_by_length" in str(error) and "bool" in str(error), error
+
+
+# chapters/day08_data_schedule_monitoring.md · In the training script
+def test_training_config_refuses_what_no_schedule_can_do() -> None:
+    for changes, name in [
+        ({"warmup": 1.0}, "training.warmup"),
+        ({"warmup": -0.1}, "training.warmup"),
+        ({"schedule": "cosine"}, "training.schedule"),
+        ({"checkpoint_every": 0}, "training.checkpoint_every"),
+        ({"log_every": 0}, "training.log_every"),
+        ({"batch_size": 4, "micro_batches": 5}, "training.micro_batches"),
+        ({"device": "tpu"}, "training.device"),
+        ({"autocast": "int8"}, "training.autocast"),
+        ({"max_grad_norm": 0.0}, "training.max_grad_norm"),
+    ]:
+        try:
+            TrainingConfig(**changes)
+            raise AssertionError(f"{changes} was accepted")
+        except ValueError as error:
+            assert str(error).startswith(name), error
+    read = settings_of(
+        "data: {name: toy}", "training: {schedule: linear, warmup: 0.06, autocast: off}"
+    ).training
+    assert (
+        asdict(read) == asdict(TrainingConfig(schedule="linear", warmup=0.06)) and read.tensorboard is False
     )

@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.data`."""
 
 import os
@@ -9,16 +9,20 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from minitransformer.data import (
+    POOL,
     TOY_SPLITS,
+    EpochSampler,
     Examples,
     TextClassificationDataset,
     collate,
     data_folder,
+    epoch_batches,
     first_cause,
     load_examples,
     load_imdb,
@@ -226,21 +230,18 @@ def orders(loader: DataLoader, epochs: int) -> list[list[int]]:
     return [[row[1].item() for batch in loader for row in batch["input_ids"]] for _ in range(epochs)]
 
 
-# chapters/day04_encoder_and_data.md · The loader
-def test_loader_can_be_repeated():
-    examples = Examples([f"w{i} and more" for i in range(23)], [i % 2 for i in range(23)], "23 texts")
-    tokenizer = WordTokenizer(Vocabulary.from_texts(examples.texts))
-    loader = partial(make_loader, examples, tokenizer, batch_size=5, shuffle=True)
-    first = orders(loader(seed=1), epochs=2)
-    torch.rand(7)  # the global generator moves on, which must not matter
-    assert orders(loader(seed=1), epochs=2) == first, "the same seed must give the same batches"
-    assert first[0] != first[1], "each epoch has an order of its own"
-    assert orders(loader(seed=2), epochs=1)[0] != first[0]
-    assert (
-        sorted(first[0]) == sorted(first[1]) == sorted(tokenizer.vocabulary.ids[f"w{i}"] for i in range(23))
-    )
+# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
+def test_loader_can_be_repeated() -> None:
+    examples, tokenizer = numbered_texts()
+    for group in (False, True):
+        loader = partial(make_loader, examples, tokenizer, 5, shuffle=True, group_by_length=group)
+        first, second = first_words(loader(seed=1), 0, 1)
+        torch.rand(7)  # the global generator moves on, which must not matter
+        assert first_words(loader(seed=1), 1, 0, 0) == [second, first, first]
+        assert first != second and first_words(loader(seed=2), 0) != [first]
+        assert sorted(first) == sorted(second) == sorted(tokenizer.vocabulary.ids[f"w{i}"] for i in range(23))
     state = torch.get_rng_state()
-    orders(loader(seed=1), epochs=1)
+    first_words(loader(seed=1), 0)
     assert torch.equal(torch.get_rng_state(), state), "the loader must leave the global generator alone"
 
 
@@ -275,3 +276,94 @@ def test_smoke():
             assert parameter.grad.abs().max() < 1e-6, "softmax must not see the bias of the keys"
         else:
             assert parameter.grad.abs().max() > 1e-6, f"{name} gets no gradient"
+
+
+# chapters/day08_data_schedule_monitoring.md · Similar lengths together
+def test_epoch_batches_hold_every_index_once() -> None:
+    lengths = np.random.default_rng(3).integers(3, 60, size=1003)
+    for shuffle in (False, True):
+        for group in (False, True):
+            batches = epoch_batches(lengths, 16, shuffle, group, seed=1, epoch=2, pool=7)
+            assert sorted(i for batch in batches for i in batch) == list(range(1003)), (shuffle, group)
+            assert sorted(len(batch) for batch in batches) == [1003 % 16] + [16] * (1003 // 16)
+    assert epoch_batches(lengths, 16, False, False, 1, 2)[1] == list(range(16, 32)), "not shuffled: in order"
+
+
+# chapters/day08_data_schedule_monitoring.md · Similar lengths together
+def test_epoch_batches_group_within_pools_and_shuffle_the_groups() -> None:
+    lengths = np.random.default_rng(3).integers(3, 60, size=1024)
+
+    def width(batches: list[list[int]]) -> float:
+        return float(np.mean([lengths[batch].max() for batch in batches]))
+
+    grouped, plain = (epoch_batches(lengths, 16, True, group, 1, 2, pool=8) for group in (True, False))
+    assert width(grouped) < 0.7 * width(plain), "grouping must make batches narrower"
+    assert epoch_batches(lengths, 16, True, True, 1, 2, pool=1) != plain, (
+        "but pools of one batch are shuffled"
+    )
+    assert width(epoch_batches(lengths, 16, True, True, 1, 2, pool=1)) == width(plain)
+    widths = [lengths[batch].max() for batch in grouped[:8]]
+    assert widths != sorted(widths), "short and long batches must come in random order"
+    assert POOL > 1 and epoch_batches(lengths, 16, True, True, 1, 2) != grouped
+
+
+# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
+def test_epoch_sampler_is_a_pure_function_and_resumes_anywhere() -> None:
+    lengths = [3 + i * 7 % 31 for i in range(101)]
+    sampler = EpochSampler(lengths, 8, group_by_length=True, seed=4)
+    whole = {}
+    for epoch in (2, 0, 1):  # in any order, because no state is carried from one to the next
+        sampler.set_epoch(epoch)
+        whole[epoch] = list(sampler)
+    assert len({str(batches) for batches in whole.values()}) == 3, "every epoch has an order of its own"
+    again = EpochSampler(lengths, 8, group_by_length=True, seed=4)
+    for epoch in range(3):
+        for first in (0, 1, 7, 13):
+            again.set_epoch(epoch, first)
+            assert list(again) == whole[epoch][first:] and len(again) == 13, (epoch, first)
+    other = EpochSampler(lengths, 8, group_by_length=True, seed=5)
+    other.set_epoch(1)
+    assert list(other) not in whole.values(), "another seed, another order, in every epoch"
+
+
+# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
+def test_epoch_sampler_refuses() -> None:
+    for make in (
+        lambda: EpochSampler([], 8),
+        lambda: EpochSampler([3, 4], 0),
+        lambda: EpochSampler([3, 4], 1).set_epoch(-1),
+        lambda: EpochSampler([3, 4], 1).set_epoch(0, first=3),
+    ):
+        try:
+            make()
+            raise AssertionError("a wrong value was accepted")
+        except ValueError as error:
+            assert "at least 1" in str(error) or "0 … 2" in str(error), error
+
+
+# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
+def numbered_texts() -> tuple[Examples, WordTokenizer]:
+    """23 texts of 3 to 7 words, each of which begins with a word of its own."""
+    texts = [" ".join([f"w{i}"] + ["more"] * (2 + i % 5)) for i in range(23)]
+    examples = Examples(texts, [i % 2 for i in range(23)], "23 numbered texts")
+    return examples, WordTokenizer(Vocabulary.from_texts(examples.texts))
+
+
+# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
+def first_words(loader: DataLoader, *epochs: int) -> list[list[int]]:
+    """For each epoch, the second id (after [CLS]) of every sequence in order."""
+    found = []
+    for epoch in epochs:
+        loader.batch_sampler.set_epoch(epoch)
+        found.append([row[1].item() for batch in loader for row in batch["input_ids"]])
+    return found
+
+
+# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
+def test_make_loader_groups_by_length() -> None:
+    examples, tokenizer = numbered_texts()
+    places = [
+        sum(batch["input_ids"].numel() for batch in make_loader(examples, tokenizer, 4, True, 0, group))
+        for group in (False, True)
+    ]
+    assert places[1] < places[0] and places[1] <= sum(len(tokenizer.encode(t)) for t in examples.texts) * 1.2

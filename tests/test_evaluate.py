@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.evaluate`."""
 
 import math
@@ -7,7 +7,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minitransformer.evaluate import Metrics, evaluate, wilson_interval
+from minitransformer.evaluate import (
+    LABELS,
+    Metrics,
+    Prediction,
+    classify,
+    evaluate,
+    mcnemar,
+    mean_interval,
+    predict,
+    score,
+    wilson_interval,
+)
+from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 
 
 # chapters/day05_training.md · `evaluate`
@@ -49,24 +61,21 @@ def test_evaluate_counts_examples_not_batches() -> None:
         )
 
 
-# chapters/day05_training.md · `evaluate`
+# chapters/day06_engineering.md · One pass, many uses
 def test_evaluate_leaves_the_model_as_it_was() -> None:
     for training in (True, False):
-        model = Lookup().train(training)
-        first, second = (evaluate(model, four_examples(3, 1)) for _ in range(2))
+        model = SecondToken().train(training)
+        first, second = (evaluate(model, five_examples(3, 2)) for _ in range(2))
         assert first == second, "dropout was on"
         assert model.training is training and model.dropout.training is training, "the mode was not restored"
     model.train()
-    try:
-        evaluate(model, [{"input_ids": torch.tensor([[99]]), "attention_mask": None, "labels": None}])
-        raise AssertionError("token 99 does not exist")
-    except IndexError:
-        assert model.training, "after an exception too"
-    try:
-        evaluate(model, [])
-        raise AssertionError("an empty loader went unnoticed")
-    except ValueError as error:
-        assert "no batch" in str(error)
+    unknown = five_examples(5)[0] | {"input_ids": torch.full((5, 3), 99)}
+    for batches, kind in (([unknown], IndexError), ([], ValueError)):
+        try:
+            evaluate(model, batches)
+            raise AssertionError("token 99, or an empty loader, went unnoticed")
+        except kind:
+            assert model.training, "the mode is restored after an exception too"
 
 
 # chapters/day05_training.md · How sure is an accuracy?
@@ -95,3 +104,93 @@ def test_metrics_carry_their_interval() -> None:
     metrics = Metrics(n=872, accuracy=700 / 872, loss=0.5)
     assert metrics.interval95 == wilson_interval(700, 872)
     assert str(metrics) == "accuracy 80.3 % (95 %: 77.5 to 82.8, n = 872), loss 0.500"
+
+
+# chapters/day06_engineering.md · One pass, many uses
+class SecondToken(nn.Module):
+    """A model whose logits for (negative, positive) are (0, 1) if the second token is 5, else (2, 0)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = [[0.0, 1.0] if token == 5 else [2.0, 0.0] for token in range(8)]
+        self.table = nn.Embedding.from_pretrained(torch.tensor(rows), freeze=False)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(
+        self, input_ids: Int[Tensor, "B T"], attention_mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B K"]:
+        return self.dropout(self.table(input_ids[:, 1]))
+
+
+# chapters/day06_engineering.md · One pass, many uses
+def five_examples(*sizes: int) -> list[dict[str, Tensor]]:
+    """Five examples in batches of the given sizes; `SecondToken` gets all but the fourth right."""
+    ids = torch.tensor([[2, 5, 3], [2, 6, 3], [2, 5, 3], [2, 5, 3], [2, 6, 3]])
+    labels = torch.tensor([1, 0, 1, 0, 0])
+    parts = zip(ids.split(list(sizes)), labels.split(list(sizes)), strict=True)
+    return [{"input_ids": i, "attention_mask": i > 0, "labels": y} for i, y in parts]
+
+
+# chapters/day06_engineering.md · One pass, many uses
+def test_predict_and_score_agree_with_evaluate() -> None:
+    model = SecondToken()
+    logits, labels = predict(model, five_examples(3, 2))
+    assert labels.tolist() == [1, 0, 1, 0, 0] and not logits.requires_grad
+    assert logits.tolist() == [[0, 1], [2, 0], [0, 1], [0, 1], [2, 0]], "in the loader's order, no dropout"
+    metrics = score(logits, labels)
+    assert metrics == evaluate(model, five_examples(5)) and (metrics.n, metrics.accuracy) == (5, 0.8)
+    losses = [math.log(1 + math.exp(-d)) for d in (1, 2, 1, -1, 2)]
+    assert math.isclose(metrics.loss, sum(losses) / 5, rel_tol=1e-6)
+
+
+# chapters/day06_engineering.md · One pass, many uses
+def test_classify_names_label_and_probability() -> None:
+    tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "good", "bad"]), max_length=7)
+    good, bad = classify(SecondToken(), tokenizer, ["good good film", "bad"])
+    assert (good.text, good.label, bad.label) == ("good good film", "positive", "negative")
+    assert math.isclose(good.probability, 1 / (1 + math.exp(-1)), rel_tol=1e-6)
+    assert bad == Prediction("bad", LABELS[0], bad.probability) and bad.probability > 0.85
+
+
+# chapters/day07_experiments.md · Three runs and Student's t
+def test_mean_interval_is_students() -> None:
+    factor = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # derived for three values
+    mean, half = mean_interval([0.80, 0.81, 0.85])
+    assert math.isclose(mean, 0.82) and math.isclose(half, factor * math.sqrt(0.0007 / 3), rel_tol=1e-9)
+    mean, half = mean_interval([1.0, 3.0])  # two values: a Cauchy distribution, its quantile is a tangent
+    assert math.isclose(mean, 2.0) and math.isclose(half, math.tan(0.95 * math.pi / 2), rel_tol=1e-9)
+    shifted, same = mean_interval([10.80, 10.81, 10.85])
+    assert math.isclose(shifted, 10.82) and math.isclose(same, mean_interval([0.80, 0.81, 0.85])[1])
+    for few in ([], [0.8]):
+        try:
+            mean_interval(few)
+            raise AssertionError("one value cannot have a spread")
+        except ValueError as error:
+            assert str(len(few)) in str(error)
+
+
+# chapters/day07_experiments.md · McNemar: a coin for every disagreement
+def answers(only_first: int, only_second: int, both: int, neither: int) -> tuple[list[bool], list[bool]]:
+    """Two models' answers with these counts."""
+    first = [True] * only_first + [False] * only_second + [True] * both + [False] * neither
+    second = [False] * only_first + [True] * only_second + [True] * both + [False] * neither
+    return first, second
+
+
+# chapters/day07_experiments.md · McNemar: a coin for every disagreement
+def test_mcnemar_counts_the_tail_of_a_fair_coin() -> None:
+    for b, c in ((8, 1), (1, 8), (2, 1), (5, 5), (40, 20), (0, 6)):
+        tail = sum(math.comb(b + c, k) for k in range(max(b, c), b + c + 1)) / 2 ** (b + c)
+        first, second = answers(b, c, both=7, neither=3)
+        expected = min(1.0, 2 * tail)
+        assert math.isclose(mcnemar(first, second), expected, rel_tol=1e-9), (b, c)
+        assert math.isclose(mcnemar(second, first), expected, rel_tol=1e-9), "it must not matter who is first"
+        assert math.isclose(mcnemar(*answers(b, c, 700, 100)), expected, rel_tol=1e-9), (
+            "sentences on which both agree changed the answer"
+        )
+    assert mcnemar([True, False], [True, False]) == 1.0 and mcnemar([], []) == 1.0
+    try:
+        mcnemar([True], [True, False])
+        raise AssertionError("two different sets of sentences were compared")
+    except ValueError as error:
+        assert "1 and 2" in str(error)

@@ -1,24 +1,41 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.runs`."""
 
+import json
+import os
 import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
+from safetensors.torch import save
+from torch import Tensor, nn
 
+from minitransformer.config import DataConfig, RunConfig, save_config
 from minitransformer.data import Examples
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.runs import (
+    CHECKPOINTS_KEPT,
     RUN_FILES,
     append_record,
+    checkpoint_files,
     checksum,
     git,
+    load_checkpoint,
+    load_run,
     machine_state,
     open_run_folder,
+    pack,
+    read_predictions,
     read_records,
+    save_checkpoint,
     source_state,
+    unpack,
+    write_atomically,
 )
+from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 
 # chapters/day05_training.md · Where a number comes from
@@ -69,3 +86,156 @@ def test_open_run_folder_protects_an_earlier_run() -> None:
             raise AssertionError("a file was taken for a folder")
         except ValueError as error:
             assert "notes.txt is a file" in str(error)
+
+
+# chapters/day06_engineering.md · The half-written file
+def test_write_atomically_leaves_old_or_new() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "state")
+        write_atomically(path, b"old")
+        assert path.read_bytes() == b"old" and [p.name for p in path.parent.iterdir()] == ["state"]
+        order: list[str] = []
+        replaced, synced = Path.replace, os.fsync
+        for broken in ("fsync", "replace"):
+            with (
+                mock.patch.object(
+                    os, "fsync" if broken == "fsync" else "getpid", side_effect=OSError("disk")
+                ),
+                mock.patch.object(
+                    Path, "replace" if broken == "replace" else "owner", side_effect=OSError("disk")
+                ),
+            ):
+                try:
+                    write_atomically(path, b"new")
+                    raise AssertionError(f"a failing {broken} went unnoticed")
+                except OSError:
+                    assert path.read_bytes() == b"old", f"{broken} failed and the old state is gone"
+        with (
+            mock.patch.object(os, "fsync", side_effect=lambda n: order.append("fsync") or synced(n)),
+            mock.patch.object(
+                Path,
+                "replace",
+                autospec=True,
+                side_effect=lambda a, b: order.append("rename") or replaced(a, b),
+            ),
+        ):
+            write_atomically(path, b"new")
+        assert path.read_bytes() == b"new" and order[:2] == ["fsync", "rename"], order
+
+
+# chapters/day06_engineering.md · One file, without pickle
+def test_pack_and_unpack_are_inverse() -> None:
+    layer = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters(), 0.1)
+    layer(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    state = {"optimizer": optimizer.state_dict(), "odd": [None, True, 2**40, 1e-7, {}, torch.eye(3)[:, 1]]}
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(pack(state, tensors))
+    found = unpack(json.loads(text), tensors)
+    assert list(found["optimizer"]["state"]) == [0, 1], "the keys must come back as numbers"
+    assert found["odd"][:5] == state["odd"][:5] and torch.equal(found["odd"][5], state["odd"][5])
+    assert found["optimizer"]["param_groups"][0]["betas"] == [0.9, 0.999], "a tuple comes back as a list"
+    for index, moments in state["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(found["optimizer"]["state"][index][name], value), name
+    assert all(tensor.is_contiguous() for tensor in tensors.values())
+
+
+# chapters/day06_engineering.md · One file, without pickle
+def test_checkpoints_come_back_or_say_what_is_wrong() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base)
+        states = [{"step": step, "weight": torch.arange(5.0) * step} for step in (9, 10, 200)]
+        for state in states:
+            path = save_checkpoint(folder, state["step"], state)
+        names = ["step_00000010.safetensors", "step_00000200.safetensors"]
+        assert [p.name for p in checkpoint_files(folder)] == names and len(names) == CHECKPOINTS_KEPT
+        for state, saved in zip(states[1:], checkpoint_files(folder), strict=True):
+            found = load_checkpoint(saved)
+            assert found["step"] == state["step"] and torch.equal(found["weight"], state["weight"])
+        content = path.read_bytes()
+        foreign = save({"x": torch.ones(2)}), save({"x": torch.ones(2)}, {"state": "{1"}), b"hello", b""
+        cuts = [content[:size] for size in (1, 8, 40, len(content) // 2, len(content) - 1)]
+        for wrong in [*foreign, *cuts]:
+            path.write_bytes(wrong)
+            try:
+                load_checkpoint(path)
+                raise AssertionError(f"{len(wrong)} wrong bytes were accepted")
+            except ValueError as error:
+                assert re.search("not a (complete safetensors file|checkpoint of a run)", str(error)), error
+                assert str(path) in str(error)
+                if wrong in foreign[:2]:
+                    assert "but not a checkpoint" in str(error), error
+        assert checkpoint_files(folder / "nowhere") == []
+
+
+# chapters/day06_engineering.md · The run folder, version 2
+def test_open_run_folder_resumes_or_overwrites() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        folder = open_run_folder(Path(base, "run"), resume=True)
+        append_record(folder / "metrics.jsonl", {"kind": "epoch", "epoch": 1})
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('{"kind": "epo')  # killed while writing
+        assert read_records(folder, "epoch") == [{"kind": "epoch", "epoch": 1}]
+        save_checkpoint(folder, 3, {"step": 3})
+        (folder / "predictions.jsonl").write_text('{"positive": 0.25, "correct": true}\n')
+        assert read_predictions(folder) == [{"positive": 0.25, "correct": True}]
+        for how, words in (({}, "--resume"), ({"overwrite": True, "resume": True}, "either")):
+            try:
+                open_run_folder(folder, **how)
+                raise AssertionError(f"{how} was accepted")
+            except ValueError as error:
+                assert words in str(error) and "\n" not in str(error)
+        open_run_folder(folder, resume=True)
+        assert (folder / "metrics.jsonl").exists() and len(checkpoint_files(folder)) == 1
+        open_run_folder(folder, overwrite=True)
+        assert not any((folder / name).exists() for name in RUN_FILES) and not checkpoint_files(folder)
+
+
+# chapters/day06_engineering.md · The run folder, version 2
+def test_machine_state_names_the_device() -> None:
+    for device in (None, torch.device("cpu")):
+        assert machine_state(device)["device"] == "cpu" and machine_state(device)["cpu"]
+    with mock.patch.object(torch.cuda, "get_device_name", return_value="a fast one"):
+        assert machine_state(torch.device("cuda"))["device"] == "a fast one"
+
+
+# chapters/day06_engineering.md · The run folder, version 2
+def test_load_run_gives_back_what_was_saved() -> None:
+    def refused(folder: Path) -> str:
+        try:
+            load_run(folder)
+        except ValueError as error:
+            return str(error)
+        raise AssertionError(f"{folder} was accepted")
+
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base)
+        assert "not the folder of a run" in refused(folder)
+        tokenizer = WordTokenizer(Vocabulary.from_texts(["a b c"]), max_length=9)
+        settings = ModelConfig(len(tokenizer.vocabulary), d_model=12, num_heads=3, d_ff=20, max_length=9)
+        saved = RunConfig("x", DataConfig("toy"), settings, seed=5)
+        save_config(saved, folder / "config.yaml")
+        model = TransformerForSequenceClassification(settings)
+        model.save_pretrained(folder)
+        tokenizer.save(folder / "tokenizer.json")
+        config, found, words = load_run(folder)
+        assert (config.seed, config.model) == (5, settings) and words.encode("c a") == tokenizer.encode("c a")
+        assert torch.equal(found.classifier.weight, model.classifier.weight) and not found.training
+        WordTokenizer(Vocabulary.from_texts(["a b c d"]), max_length=9).save(folder / "tokenizer.json")
+        assert "not from one run" in refused(folder)
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def test_open_run_folder_removes_old_curves_only_when_told() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        folder = open_run_folder(Path(base, "x"))
+        (folder / "tensorboard").mkdir()
+        for name in ("tensorboard/events", "metrics.jsonl", "notes.txt"):
+            (folder / name).write_text("old")
+        open_run_folder(folder, resume=True)
+        assert (folder / "tensorboard/events").exists(), "a run that goes on keeps its curves"
+        open_run_folder(folder, overwrite=True)
+        assert not (folder / "tensorboard").exists() and not (folder / "metrics.jsonl").exists()
+        assert (folder / "notes.txt").exists(), "only the run's own files go"

@@ -1,36 +1,72 @@
-# Generated from chapters/day05_training.md; edit the chapter, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.train`."""
 
+import copy
 import json
 import math
 import re
+import shutil
+import sys
 import tempfile
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
+from unittest import mock
+from unittest.mock import patch
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from minitransformer.config import DataConfig, RunConfig, TrainingConfig, load_config
+from minitransformer.config import DataConfig, RunConfig, SearchConfig, TrainingConfig, load_config
 from minitransformer.data import Examples, make_loader
 from minitransformer.evaluate import evaluate
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
-from minitransformer.runs import RUN_FILES, checksum, read_records
+from minitransformer.runs import (
+    RUN_FILES,
+    checkpoint_files,
+    checksum,
+    load_checkpoint,
+    read_predictions,
+    read_records,
+    save_checkpoint,
+)
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 from minitransformer.train import (
+    Monitor,
+    Resumable,
     StepResult,
+    TrainingState,
+    autocast_on,
     average,
+    begin,
+    choose_device,
+    cut,
+    end_epoch,
+    finish,
+    finite_or_null,
     fit,
+    flat,
+    flat_weights,
+    identity,
+    make_scaler,
+    measured_step,
     prepare,
     require_finite,
+    restore,
     run_epochs,
+    same_run,
     sample,
+    search,
+    set_learning_rate,
+    split_batch,
+    tensorboard_writer,
     train_epoch,
     train_step,
-    write_provenance,
 )
 
 
@@ -58,7 +94,7 @@ def test_first_loss_is_the_logarithm_of_the_number_of_classes() -> None:
         )
 
 
-# chapters/day05_training.md · `train_step`
+# chapters/day06_engineering.md · Cutting a batch
 def small_model(**changes: object) -> TransformerForSequenceClassification:
     """A model in 64 bits with C=12, H=3, V=11."""
     torch.manual_seed(0)
@@ -66,7 +102,7 @@ def small_model(**changes: object) -> TransformerForSequenceClassification:
     return TransformerForSequenceClassification(ModelConfig(**settings | changes)).double()
 
 
-# chapters/day05_training.md · `train_step`
+# chapters/day06_engineering.md · Cutting a batch
 def small_batch() -> dict[str, Tensor]:
     """Three sentences of 6, 4 and 3 tokens, padded to 6."""
     ids = torch.tensor([[2, 5, 6, 7, 8, 3], [2, 9, 5, 3, 0, 0], [2, 10, 3, 0, 0, 0]])
@@ -103,64 +139,79 @@ def test_train_step_does_not_see_padding() -> None:
     torch.testing.assert_close(model.classifier.weight, twin.classifier.weight, rtol=0, atol=1e-12)
 
 
-# chapters/day05_training.md · `train_step`
+# chapters/day06_engineering.md · `train_step`, complete
 def test_train_step_stops_before_nan_reaches_the_weights() -> None:
-    model = small_model()
-    model.classifier.bias.data[0] = torch.nan
-    before = model.encoder.embedding.weight.detach().clone()
-    try:
-        train_step(model, small_batch(), torch.optim.SGD(model.parameters(), 0.1), step=17)
-        raise AssertionError("a loss of NaN went unnoticed")
-    except FloatingPointError as error:
-        assert "loss is nan at step 17" in str(error)
-    assert torch.equal(model.encoder.embedding.weight, before), "the weights moved"
+    for dtype in ("off", "fp16"):
+        model = small_model().float()
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+        scaler = make_scaler(torch.device("cpu"), dtype)
+        train_step(model, small_batch(), optimizer, autocast=dtype, scaler=scaler)
+        before = [weight.detach().clone() for weight in model.parameters()]
+        means = [optimizer.state[weight]["exp_avg"].clone() for weight in model.parameters()]
+        sick = model.classifier.register_forward_hook(lambda module, inputs, output: output * torch.nan)
+        result = train_step(model, small_batch(), optimizer, 1.0, 17, 1, dtype, scaler)
+        sick.remove()
+        assert result.skipped and math.isnan(result.loss) and result.step == 17
+        for weight, old, mean in zip(model.parameters(), before, means, strict=True):
+            assert torch.equal(weight, old), "a weight changed"
+            assert torch.equal(optimizer.state[weight]["exp_avg"], mean), "the optimizer saw the NaN"
+        again = train_step(model, small_batch(), optimizer, 1.0, 18, 1, dtype, scaler)
+        assert not again.skipped and not torch.equal(before[0], next(model.parameters()))
+        assert scaler.get_scale() == (2.0**15 if dtype == "fp16" else 1.0), "one skip halves the scale"
 
 
-# chapters/day05_training.md · `train_step`
+# chapters/day06_engineering.md · `train_step`, complete
 def test_require_finite_guards_the_gradient_too() -> None:
     model = small_model()
     model.classifier.weight.register_hook(lambda gradient: gradient * torch.inf)
     before = model.classifier.bias.detach().clone()
-    try:
-        train_step(model, small_batch(), torch.optim.SGD(model.parameters(), 0.1), step=4)
-        raise AssertionError("an infinite gradient went unnoticed")
-    except FloatingPointError as error:
-        assert re.search(r"gradient norm is (inf|nan) at step 4", str(error)), error
+    result = train_step(model, small_batch(), torch.optim.SGD(model.parameters(), 0.1), step=4)
+    assert result.skipped and math.isfinite(result.loss) and not math.isfinite(result.grad_norm)
     assert torch.equal(model.classifier.bias, before), "the weights moved"
+    assert StepResult(1, 0.5, 0.1, 2, 3, 13).skipped is False
     require_finite("loss", torch.tensor(1e30), 1)  # large, but a number: no exception
-    assert StepResult(1, 0.5, 0.1, 2, 3, 13).examples == 3
-
-
-# chapters/day05_training.md · `train_epoch`
-def test_train_epoch_is_its_steps_in_order() -> None:
-    batches = [small_batch(), {name: value[:2] for name, value in small_batch().items()}]
-    model, twin = small_model(), small_model()
-    seen: list[StepResult] = []
-    model.eval()
-    results = train_epoch(model, batches, torch.optim.SGD(model.parameters(), 0.1), 1.0, 5, seen.append)
-    optimizer = torch.optim.SGD(twin.parameters(), 0.1)
-    assert results == seen == [train_step(twin, b, optimizer, 1.0, 5 + i) for i, b in enumerate(batches)]
-    assert [r.examples for r in results] == [3, 2] and results[1].loss != results[0].loss
-    assert model.training, "dropout must be on while training"
     try:
-        train_epoch(model, [], optimizer)
+        require_finite("loss", torch.tensor(torch.inf), 9)
+        raise AssertionError("an infinite loss passed")
+    except FloatingPointError as error:
+        assert "loss is inf at step 9" in str(error)
+
+
+# chapters/day08_data_schedule_monitoring.md · Watching a run
+def test_train_epoch_is_its_steps_in_order() -> None:
+    settings = TrainingConfig(learning_rate=0.1, schedule="linear", warmup=0.3, log_every=1)
+    state, twin, seen = state_for_watching(), state_for_watching(), []
+    state.model.eval()
+    train_epoch(state, two_batches(), settings, 6, lambda result, measured: seen.append((result, measured)))
+    assert seen == [measured_step(twin, batch, settings, 6) for batch in two_batches()]
+    assert [(r.step, r.examples) for r, _ in seen] == [(1, 3), (2, 2)] and state.step == 2
+    assert [measured["learning_rate"] for _, measured in seen] == [0.0, 0.05], "2 updates of warm-up"
+    assert seen[0][1]["update_ratio"] == 0.0 < seen[1][1]["update_ratio"]
+    assert state.model.training, "dropout must be on while training"
+    assert torch.equal(flat_weights(state.model), flat_weights(twin.model))
+    try:
+        train_epoch(state, [], settings, 6)
         raise AssertionError("an empty loader went unnoticed")
     except ValueError as error:
         assert "no batch" in str(error)
 
 
-# chapters/day05_training.md · The test of a training loop: a hundred examples
+# chapters/day08_data_schedule_monitoring.md · Watching a run
 def test_train_epoch_drives_few_examples_to_zero_loss() -> None:
     examples = Examples(["a b", "b a", "a a b", "b b a"] * 2, [0, 1, 1, 0] * 2, "words in an order")
     tokenizer = WordTokenizer(Vocabulary.from_texts(examples.texts), max_length=7)
     torch.manual_seed(0)
-    config = ModelConfig(
-        len(tokenizer.vocabulary), d_model=24, num_heads=3, d_ff=32, max_length=7, dropout=0.0
+    model = TransformerForSequenceClassification(
+        ModelConfig(len(tokenizer.vocabulary), d_model=24, num_heads=3, d_ff=32, max_length=7, dropout=0.0)
     )
-    model = TransformerForSequenceClassification(config)
-    loader = make_loader(examples, tokenizer, batch_size=4, shuffle=True, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
-    losses = [train_epoch(model, loader, optimizer)[-1].loss for _ in range(60)]
+    state = TrainingState(
+        model, torch.optim.AdamW(model.parameters()), make_scaler(torch.device("cpu"), "off")
+    )
+    loader, losses = make_loader(examples, tokenizer, 4, shuffle=True, seed=0), []
+    settings = TrainingConfig(learning_rate=5e-3, schedule="linear", warmup=0.1)
+    for epoch in range(60):
+        loader.batch_sampler.set_epoch(epoch)
+        train_epoch(state, loader, settings, 120, lambda result, _: losses.append(result.loss))
     assert abs(losses[0] - math.log(2)) < 0.4 and losses[-1] < 0.02, (losses[0], losses[-1])
 
 
@@ -172,7 +223,7 @@ def test_average_weighs_by_examples() -> None:
     assert math.isclose(metrics.loss, 0.8), "the mean over examples is 0.8, the mean over batches 1.2"
 
 
-# chapters/day05_training.md · Data for a run
+# chapters/day06_engineering.md · Epochs that can be resumed
 def tiny_run(**changes: object) -> RunConfig:
     """A run of a second: 40 toy reviews, a model with C=8 and one layer."""
     settings = {
@@ -220,63 +271,641 @@ def quietly_fit(config: RunConfig, folder: Path) -> str:
     return out.getvalue()
 
 
-# chapters/day05_training.md · `fit`: the whole run
+# chapters/day08_data_schedule_monitoring.md · The run, put together
 def test_fit_gives_the_same_run_for_the_same_seed() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        a, b, c = (Path(base, name) for name in "abc")
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
+        a, b, c, d = (Path(base, name) for name in "abcd")
         for folder, seed in ((a, 3), (b, 3), (c, 4)):
             torch.manual_seed(folder is b)  # the global state before the run must not matter
-            quietly_fit(tiny_run(seed=seed), folder)
-        assert (
-            (a / "metrics.jsonl").read_bytes()
-            == (b / "metrics.jsonl").read_bytes()
-            != (c / "metrics.jsonl").read_bytes()
-        )
-        weights = [TransformerForSequenceClassification.from_pretrained(f).state_dict() for f in (a, b, c)]
-        assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-        assert not torch.equal(weights[0]["classifier.weight"], weights[2]["classifier.weight"])
+            fit(replace(short_run(), seed=seed), folder)
+        assert what_a_run_gave(a) == what_a_run_gave(b)
+        assert what_a_run_gave(a)[1] != what_a_run_gave(c)[1]
+        fit(replace(short_run(tensorboard=True, checkpoint_every=1), seed=3), d)
+        assert what_a_run_gave(a) == what_a_run_gave(d), "watching and saving must not change a run"
 
 
-# chapters/day05_training.md · `fit`: the whole run
+# chapters/day08_data_schedule_monitoring.md · The run, put together
 def test_fit_writes_a_folder_that_tells_the_whole_run() -> None:
-    with tempfile.TemporaryDirectory() as base:
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()) as out:
         folder = Path(base, "run")
-        printed = quietly_fit(tiny_run(), folder)
-        assert sorted(path.name for path in folder.iterdir()) == sorted(RUN_FILES)
+        metrics = fit(short_run(tensorboard=True), folder)
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == sorted([*RUN_FILES, "checkpoints", "tensorboard"])
         steps, epochs = read_records(folder, "step"), read_records(folder, "epoch")
         assert [record["step"] for record in steps] == [1, 3, 5], "3 steps an epoch, every second one logged"
-        assert [record["epoch"] for record in epochs] == [1, 2] and printed.count("validation accuracy") == 2
+        rates = [record["learning_rate"] for record in steps]
+        assert np.allclose(rates, [0.0, 3e-3, 3e-3 * 2 / 4]), "2 updates of warm-up, then down over 4"
+        assert [record["epoch"] for record in epochs] == [1, 2] == [1, out.getvalue().count("validation acc")]
         config, tokenizer, train, validation = prepare(load_config(folder / "config.yaml"))
         model = TransformerForSequenceClassification.from_pretrained(folder)
-        again = evaluate(model, make_loader(validation, tokenizer, 256, shuffle=False, seed=0))
-        assert asdict(again) == epochs[-1]["validation"], "the saved model is not the one that was validated"
-        assert WordTokenizer.load(folder / "tokenizer.json").encode(train.texts[0]) == tokenizer.encode(
-            train.texts[0]
+        again = evaluate(model, make_loader(validation, tokenizer, 256))
+        assert asdict(again) == epochs[-1]["validation"] == asdict(metrics), "another model was saved"
+        assert WordTokenizer.load(folder / "tokenizer.json").encode("a fine plot") == tokenizer.encode(
+            "a fine plot"
         )
         run = json.loads((folder / "run.json").read_text())
         assert run["class"] == "alone" and run["data"][train.source]["sha256"] == checksum(train)
-        assert run["tokens_per_second"] > 0 and run["seconds"] > 0
+        assert run["tokens_per_second"] > 0 and run["seconds"] > 0 and run["steps"] == 6
+        logged = [(record["step"], record["loss"]) for record in steps]
+        assert np.allclose(curves_in(folder / "tensorboard")["step/loss"], logged), (
+            "TensorBoard shows other numbers"
+        )
 
 
-# chapters/day05_training.md · `fit`: the whole run
+# chapters/day08_data_schedule_monitoring.md · The run, put together
 def test_run_epochs_logs_and_write_provenance_counts() -> None:
     examples = Examples(["a b c d e", "b", "c a", "d e a", "e"], [0, 1, 0, 1, 1], "five texts")
     tokenizer = WordTokenizer(Vocabulary.from_texts(examples.texts), max_length=9)
     torch.manual_seed(0)
-    model = TransformerForSequenceClassification(
-        ModelConfig(len(tokenizer.vocabulary), d_model=8, num_heads=2, d_ff=12)
-    )
-    loader = make_loader(examples, tokenizer, 2, shuffle=True, seed=0)
-    optimizer = torch.optim.SGD(model.parameters(), 0.0)
-    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
-        log = Path(base, "metrics.jsonl")
-        metrics, tokens = run_epochs(
-            model, optimizer, loader, loader, TrainingConfig(epochs=2, log_every=3), log
-        )
-        assert tokens == 2 * sum(len(tokenizer.encode(text)) for text in examples.texts), "real tokens, twice"
-        assert [record["step"] for record in read_records(base, "step")] == [1, 4]
-        assert metrics.n == 5
-        write_provenance(Path(base), tiny_run(seed=5), examples, examples, seconds=(2.0, 1.5), tokens=tokens)
+    model = TransformerForSequenceClassification(ModelConfig(len(tokenizer.vocabulary), 8, 2, 12))
+    state = TrainingState(model, torch.optim.SGD(model.parameters()), make_scaler(torch.device("cpu"), "off"))
+    loader, saved = make_loader(examples, tokenizer, 2, shuffle=True, seed=0), []
+    settings = TrainingConfig(epochs=2, learning_rate=1e-9, log_every=4, checkpoint_every=2)
+
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()) as out:
+        run_epochs(state, loader, loader, settings, Path(base), lambda: saved.append(state.step))
+        assert saved == [2, 3, 4, 6], "every 2 steps within an epoch of 3, and after each epoch"
+        assert state.tokens == 2 * sum(len(tokenizer.encode(t)) for t in examples.texts), "real tokens, twice"
+        assert [record["step"] for record in read_records(base, "step")] == [1, 5]
+        first, second = read_records(base, "epoch")
+        assert [first["epoch"], second["epoch"], first["step"], second["step"]] == [1, 2, 3, 6]
+        assert first["train"]["n"] == second["validation"]["n"] == 5
+        assert second["validation"] == asdict(evaluate(model, loader))
+        finish(Path(base), settings_of_five(), state, tokenizer, examples, examples, loader)
         run = json.loads(Path(base, "run.json").read_text())
-        assert (run["seed"], run["tokens_per_second"], run["cpu_seconds"]) == (5, round(tokens / 2), 1.5)
-        assert run["data"]["five texts"]["examples"] == 5
+        assert run["tokens_per_second"] == round(state.tokens / state.seconds) and run["steps"] == 6
+        assert run["data"]["five texts"]["examples"] == 5 and run["seed"] == 5
+    assert out.getvalue().count("validation accuracy") == 2
+
+
+# chapters/day06_engineering.md · Cutting a batch
+def uneven_batch() -> dict[str, Tensor]:
+    """Seven sentences of 4, 3, 6, 5, 9, 3 and 7 tokens, padded to 9."""
+    lengths = (4, 3, 6, 5, 9, 3, 7)
+    words = [[4 + (3 * i + j * j) % 7 for j in range(n - 2)] for i, n in enumerate(lengths)]
+    ids = torch.tensor([[2, *row, 3, *[0] * (7 - len(row))] for row in words])
+    return {
+        "input_ids": ids,
+        "attention_mask": ids != 0,
+        "labels": torch.tensor([1, 0, 0, 1, 1, 0, 1]),
+    }
+
+
+# chapters/day06_engineering.md · Cutting a batch
+def test_split_batch_loses_and_repeats_nothing() -> None:
+    batch = uneven_batch()
+    for parts, sizes in ((1, [7]), (2, [4, 3]), (3, [3, 2, 2]), (7, [1] * 7), (99, [1] * 7)):
+        pieces = list(split_batch(batch, parts))
+        assert [len(piece["labels"]) for piece in pieces] == sizes, f"{parts} parts"
+        words = [ids[ids != 0].tolist() for piece in pieces for ids in piece["input_ids"]]
+        assert words == [ids[ids != 0].tolist() for ids in batch["input_ids"]], "a token was lost"
+        assert torch.equal(torch.cat([piece["labels"] for piece in pieces]), batch["labels"])
+        for piece in pieces:
+            assert torch.equal(piece["attention_mask"], piece["input_ids"] != 0)
+            assert piece["attention_mask"].any(0).all(), "a column of nothing but padding is left"
+
+
+# chapters/day06_engineering.md · The same gradient, and how to be sure
+def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
+    batch, whole = uneven_batch(), small_model()
+    loss = F.cross_entropy(whole(batch["input_ids"], batch["attention_mask"]), batch["labels"])
+    loss.backward()
+    for parts in (1, 2, 3, 7, 50):
+        model = small_model()
+        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        result = train_step(model, batch, optimizer, math.inf, micro_batches=parts)
+        assert abs(result.loss - loss.item()) < 1e-12, f"{parts} parts: the loss is another one"
+        for (name, ours), theirs in zip(model.named_parameters(), whole.parameters(), strict=True):
+            off = (ours.grad - theirs.grad).abs().max()
+            assert off < 1e-12, f"{parts} parts: the gradient of {name} is off by {off:.1e}"
+        assert (result.examples, result.tokens) == (7, 37), "the counts are those of the whole batch"
+
+
+# chapters/day06_engineering.md · Autocast: who computes in which type?
+def test_choose_device_and_autocast_on() -> None:
+    cpu = choose_device("cpu")
+    assert cpu.type == "cpu" and choose_device("auto").type == (
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    a, b = torch.ones(2, 3), torch.ones(3, 5)
+    for name, kind in (("off", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        with autocast_on(cpu, name):
+            assert (a @ b).dtype == kind, f"{name}: the product came in {(a @ b).dtype}"
+        assert (a @ b).dtype == torch.float32, "the context leaks"
+    for make in (lambda: choose_device("tpu"), lambda: autocast_on(cpu, "fp8")):
+        try:
+            make()
+            raise AssertionError("a wrong name was accepted")
+        except ValueError as error:
+            assert re.search("training.(device|autocast) must be one of .*(tpu|fp8)", str(error))
+    with mock.patch.object(torch.cuda, "is_available", return_value=False):
+        assert choose_device("auto").type == "cpu"
+        try:
+            choose_device("cuda")
+            raise AssertionError("a GPU that is not there was accepted")
+        except ValueError as error:
+            assert "no GPU" in str(error)
+
+
+# chapters/day06_engineering.md · The rescue: scale the loss
+def test_make_scaler_scales_fp16_alone() -> None:
+    loss = torch.tensor(3.0)
+    for dtype, factor in (("fp16", 2.0**16), ("bf16", 1.0), ("off", 1.0)):
+        assert make_scaler(torch.device("cpu"), dtype).scale(loss).item() == 3.0 * factor, dtype
+
+
+# chapters/day06_engineering.md · `train_step`, complete
+def test_train_step_unscales_before_it_clips() -> None:
+    eta, limit = 0.5, 0.01
+    for parts in (1, 3):
+        model, exact = small_model().float(), small_model().float()
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        optimizer = torch.optim.SGD(model.parameters(), eta)
+        result = train_step(model, uneven_batch(), optimizer, limit, 1, parts, "fp16")
+        wanted = train_step(exact, uneven_batch(), torch.optim.SGD(exact.parameters(), eta), limit)
+        assert not result.skipped and wanted.grad_norm > 10 * limit, "the test must clip"
+        assert math.isclose(result.grad_norm, wanted.grad_norm, rel_tol=0.02), (
+            f"norm {result.grad_norm} in fp16, {wanted.grad_norm} in fp32: still scaled?"
+        )
+        moved = nn.utils.parameters_to_vector(model.parameters()).detach() - before
+        assert math.isclose(moved.norm().item(), eta * limit, rel_tol=0.01), "not clipped to the limit"
+
+
+# chapters/day06_engineering.md · `train_step`, complete
+def test_train_step_trains_in_every_type() -> None:
+    for dtype in ("off", "bf16", "fp16"):
+        model = small_model().float()
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+        scaler = make_scaler(torch.device("cpu"), dtype)
+        steps = [train_step(model, uneven_batch(), optimizer, 1.0, i, 2, dtype, scaler) for i in range(1, 31)]
+        assert abs(steps[0].loss - math.log(2)) < 0.1, f"{dtype}: {steps[0].loss}"
+        assert steps[-1].loss < 0.1, f"{dtype} does not learn: {steps[-1].loss}"
+        assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+# chapters/day06_engineering.md · What belongs to the state of a run
+def small_state(seed: int = 0, **changes: object) -> TrainingState:
+    """A state around a small model in 32 bits, with dropout, so that the random numbers matter."""
+    model = small_model(**{"dropout": 0.3} | changes).float()
+    torch.manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    return TrainingState(model, optimizer, make_scaler(torch.device("cpu"), "fp16"))
+
+
+# chapters/day06_engineering.md · What belongs to the state of a run
+def test_training_state_counts() -> None:
+    state = small_state()
+    state.add(StepResult(1, 0.4, 1.0, correct=3, examples=3, tokens=20))
+    state.add(StepResult(2, math.nan, math.nan, correct=0, examples=9, tokens=50, skipped=True))
+    assert (state.skipped, state.skipped_in_a_row, state.step) == (1, 1, 2)
+    state.add(StepResult(3, 2.0, 1.0, correct=0, examples=1, tokens=7))
+    assert (state.skipped, state.skipped_in_a_row, state.tokens) == (1, 0, 77)
+    metrics = state.end_epoch()
+    assert (metrics.n, metrics.accuracy) == (4, 0.75), "the skipped step has no say"
+    assert math.isclose(metrics.loss, 0.8), "the mean over examples is 0.8, that over batches 1.2"
+    assert math.isnan(state.end_epoch().loss), "the sums start again, and nothing has no mean"
+
+
+# chapters/day06_engineering.md · What belongs to the state of a run
+def test_training_state_goes_on_as_if_nothing_had_happened() -> None:
+    def go_on(state: TrainingState, steps: int) -> None:
+        for _ in range(steps):
+            result = train_step(
+                state.model, uneven_batch(), state.optimizer, 1.0, state.step + 1, 2, "fp16", state.scaler
+            )
+            state.add(result)
+
+    state = small_state()
+    go_on(state, 3)
+    saved = copy.deepcopy(state.state_dict())
+    go_on(state, 4)
+    other = small_state(seed=99)
+    go_on(other, 1)
+    other.load_state_dict(saved)
+    assert other.step == 3 and other.scaler.get_scale() == saved["scaler"]["scale"]
+    go_on(other, 4)
+    assert isinstance(other, Resumable) and other.loss_sum == state.loss_sum and other.step == 7
+    for a, b in zip(state.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(a, b), "the weights differ"
+    try:
+        small_state(d_ff=24).load_state_dict(saved)
+        raise AssertionError("a state of another model was accepted")
+    except ValueError as error:
+        assert "does not fit this model" in str(error) and "\n" not in str(error)
+
+
+# chapters/day06_engineering.md · Epochs that can be resumed
+def test_train_epoch_stops_after_skips_in_a_row() -> None:
+    state = small_state()
+    before = state.model.classifier.weight.detach().clone()
+    sick = state.model.classifier.register_forward_hook(lambda module, inputs, output: output * torch.nan)
+    try:
+        train_epoch(state, [small_batch()] * 9, TrainingConfig(max_skipped=4))
+        raise AssertionError("nine bad steps in a row went unnoticed")
+    except FloatingPointError as error:
+        assert "4 steps in a row" in str(error) and "step 4 (loss nan" in str(error), error
+    assert torch.equal(before, state.model.classifier.weight) and state.skipped == state.step == 4
+    sick.remove()
+    train_epoch(state, [small_batch()], TrainingConfig(max_skipped=4))
+    assert state.skipped_in_a_row == 0 and state.skipped == 4, "a good step ends the row"
+
+
+# chapters/day06_engineering.md · Only its own run
+def test_identity_tells_runs_apart() -> None:
+    assert flat({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b/c": 2, "b/d/e": 3}
+    examples = Examples(["a b", "c"], [0, 1], "here")
+    ours = identity(tiny_run(), examples, examples)
+    same_run(Path("x"), identity(tiny_run(), replace(examples, source="there"), examples), ours)
+    device = replace(tiny_run().training, device="cpu")
+    same_run(Path("x"), identity(tiny_run(training=device), examples, examples), ours)
+    rate = replace(tiny_run().training, learning_rate=4e-3)
+    for theirs, words in [
+        (
+            identity(tiny_run(training=rate), examples, examples),
+            "training.learning_rate is 0.004 there, 0.003",
+        ),
+        (identity(tiny_run(seed=3), examples, examples), "seed is 3 there, 0 here"),
+        (
+            identity(tiny_run(), replace(examples, labels=[1, 1]), examples),
+            "checksum of the training examples",
+        ),
+        ({}, "belongs to another run"),
+    ]:
+        try:
+            same_run(Path("x"), theirs, ours)
+            raise AssertionError(f"{words}: accepted")
+        except ValueError as error:
+            assert words in str(error) and str(error).startswith("x ")
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def dies_at(step: int) -> Any:
+    """A context in which the `step`-th training step is interrupted, as by Ctrl-C."""
+    clip, calls = nn.utils.clip_grad_norm_, []
+
+    def interrupted(*arguments: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) == step:
+            raise KeyboardInterrupt
+        return clip(*arguments)
+
+    return mock.patch.object(nn.utils, "clip_grad_norm_", interrupted)
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def run_and_tell(config: RunConfig, folder: Path, **how: bool) -> tuple[str, str]:
+    """What a run prints, to standard output and to standard error."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        fit(config, folder, **how)
+    return out.getvalue(), err.getvalue()
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def result_of(folder: Path) -> tuple[list, list, list, dict[str, Tensor]]:
+    """The records, the answers and the weights of a finished run."""
+    steps = [(record["step"], record["loss"], record["grad_norm"]) for record in read_records(folder, "step")]
+    model = TransformerForSequenceClassification.from_pretrained(folder)
+    return steps, read_records(folder, "epoch"), read_predictions(folder), model.state_dict()
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def assert_same_result(a: Path, b: Path) -> None:
+    """Every record, answer and weight of two runs must be the same to the last bit."""
+    (*records, weights), (*others, twins) = result_of(a), result_of(b)
+    for name, ours, theirs in zip(("steps", "epochs", "answers"), records, others, strict=True):
+        assert ours == theirs, f"the {name} differ"
+    for name, value in weights.items():
+        assert torch.equal(value, twins[name]), f"{name} differs by {(value - twins[name]).abs().max()}"
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def three_epochs(autocast: str = "off") -> RunConfig:
+    """A tiny run with dropout, three updates an epoch, each in two parts."""
+    settings = TrainingConfig(epochs=3, batch_size=16, micro_batches=2, learning_rate=3e-3, log_every=1)
+    return tiny_run(training=replace(settings, autocast=autocast))
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def test_fit_resumes_to_the_same_bits() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        for autocast in ("off", "fp16"):
+            config = three_epochs(autocast)
+            whole, broken = Path(base, f"whole {autocast}"), Path(base, f"broken {autocast}")
+            run_and_tell(config, whole)
+            for step in (5, 2):  # in the second epoch; then again, in the same one
+                try:
+                    with dies_at(step):
+                        run_and_tell(config, broken, resume=True)
+                    raise AssertionError("the run was not interrupted")
+                except KeyboardInterrupt:
+                    assert [p.name for p in checkpoint_files(broken)] == ["step_00000003.safetensors"]
+            torch.manual_seed(123)  # the global state must not matter
+            out, err = run_and_tell(config, broken, resume=True)
+            assert "going on after step 3" in out and not err
+            assert_same_result(whole, broken)
+            out, _ = run_and_tell(config, broken, resume=True)
+            assert "is finished" in out, "a finished run is not run again"
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def test_restore_falls_back_to_the_previous_checkpoint() -> None:
+    config = three_epochs()
+    with tempfile.TemporaryDirectory() as base:
+        whole = Path(base, "whole")
+        run_and_tell(config, whole)
+        for damage in ("cut", "foreign", "other run"):
+            folder = shutil.copytree(whole, Path(base, damage))
+            (folder / "run.json").unlink()
+            newest = checkpoint_files(folder)[-1]
+            if damage == "cut":
+                newest.write_bytes(newest.read_bytes()[:-7])
+            elif damage == "foreign":
+                shutil.copy(folder / "model.safetensors", newest)
+            else:
+                save_checkpoint(folder, 9, load_checkpoint(newest) | {"identity": {"seed": 8}})
+            out, err = run_and_tell(config, folder, resume=True)
+            assert err.count("\n") == 1 and err.startswith(f"warning: {newest}"), err
+            assert "going on after step 6" in out, "the previous checkpoint was not used"
+            assert_same_result(whole, folder)
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def test_fit_refuses_to_go_on_with_another_run() -> None:
+    config, changed = three_epochs(), replace(three_epochs().training, learning_rate=4e-3)
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base, "run")
+        run_and_tell(config, folder)
+        for finished in (True, False):
+            if not finished:
+                (folder / "run.json").unlink()
+            try:
+                run_and_tell(replace(config, training=changed), folder, resume=True)
+                raise AssertionError("a run with another learning rate was continued")
+            except ValueError as error:
+                assert "training.learning_rate is 0.003 there, 0.004 here" in str(error), error
+        cut(folder / "metrics.jsonl", 10)
+        assert (folder / "metrics.jsonl").stat().st_size == 10
+        state = begin(config, torch.device("cpu"))
+        with redirect_stderr(StringIO()) as err:
+            try:
+                restore(folder, state, {})
+                raise AssertionError("no checkpoint fits, and restore went on")
+            except ValueError as error:
+                assert "--overwrite" in str(error) and err.getvalue().count("warning: ") == 2
+        assert restore(Path(base, "empty"), state, {}) is False
+
+
+# chapters/day07_experiments.md · Running it, and running it again
+def test_search_trains_each_run_once() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        text = "name: b\ndata: {name: toy, train_size: 20}\nmodel: {vocab_size: 300, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}\n"
+        Path(folder, "base.yaml").write_text(text, encoding="utf-8")
+        variants = {"plain": {}, "fast": {"training.learning_rate": 1e-2}}
+        plan = SearchConfig("s", str(Path(folder, "base.yaml")), [3, 4], variants)
+        runs = Path(folder, "runs")
+        search(plan, runs, seeds=[4])
+        assert sorted(path.name for path in runs.iterdir()) == ["fast_seed4", "plain_seed4"]
+        written = {path: path.stat().st_mtime_ns for path in runs.glob("*/model.safetensors")}
+        search(plan, runs)
+        assert len(list(runs.glob("*/run.json"))) == 4
+        assert all(path.stat().st_mtime_ns == then for path, then in written.items()), "trained twice"
+        assert load_config(runs / "fast_seed3" / "config.yaml").training.learning_rate == 1e-2
+        other = replace(plan, variants={"fast": {"training.learning_rate": 2e-2}})
+        try:
+            search(other, runs)
+            raise AssertionError("the runs of another plan were taken for this one's")
+        except ValueError as error:
+            assert "learning_rate" in str(error) and "0.02" in str(error)
+
+
+# chapters/day08_data_schedule_monitoring.md · In the training script
+def test_set_learning_rate_reaches_every_group() -> None:
+    groups = [{"params": [nn.Parameter(torch.zeros(2))]}, {"params": [nn.Parameter(torch.zeros(3))]}]
+    optimizer = torch.optim.AdamW(groups, lr=9.0)
+    settings = TrainingConfig(learning_rate=0.5, schedule="linear", warmup=0.15)
+    rates = [set_learning_rate(optimizer, settings, step, total=10) for step in range(11)]
+    warm = [0.0, 0.25]  # 0.15 of 10 updates, rounded up, are 2
+    assert np.allclose(rates, warm + [0.5 * (10 - s) / 8 for s in range(2, 11)], rtol=0, atol=1e-12), rates
+    set_learning_rate(optimizer, settings, 6, total=10)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+    assert set_learning_rate(optimizer, TrainingConfig(learning_rate=0.5), 999, total=1000) == 0.5
+
+
+# chapters/day08_data_schedule_monitoring.md · Watching a run
+def state_for_watching(rate: float = 0.3) -> TrainingState:
+    """A state with a model in 64 bits (C=12, H=3, V=11) and plain SGD."""
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=11, d_model=12, num_heads=3, d_ff=20, max_length=9, dropout=0.0)
+    model = TransformerForSequenceClassification(config).double()
+    return TrainingState(
+        model, torch.optim.SGD(model.parameters(), rate), make_scaler(torch.device("cpu"), "off")
+    )
+
+
+# chapters/day08_data_schedule_monitoring.md · Watching a run
+def two_batches() -> list[dict[str, Tensor]]:
+    """Three sentences of 6, 4 and 3 tokens, then the last two of them alone."""
+    ids = torch.tensor([[2, 5, 6, 7, 8, 3], [2, 9, 5, 3, 0, 0], [2, 10, 3, 0, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": ids != 0, "labels": torch.tensor([1, 0, 1])}
+    return [batch, {name: value[1:] for name, value in batch.items()}]
+
+
+# chapters/day08_data_schedule_monitoring.md · Watching a run
+def test_measured_step_measures_what_sgd_does() -> None:
+    state, batch = state_for_watching(), two_batches()[0]
+    settings = TrainingConfig(learning_rate=0.4, schedule="linear", max_grad_norm=math.inf, log_every=2)
+    start = flat_weights(state.model)
+    result, seen = measured_step(state, batch, settings, total=8)
+    assert torch.equal(start, flat_weights(state_for_watching().model)), "flat_weights must be a copy"
+    assert seen["learning_rate"] == 0.4 and math.isclose(seen["weight_norm"], start.norm().item())
+    expected = 0.4 * result.grad_norm / start.norm().item()
+    assert math.isclose(seen["update_ratio"], expected, rel_tol=1e-9), (seen, expected)
+    result, seen = measured_step(state, batch, settings, total=8)
+    assert (seen, result.step, state.step, state.tokens) == ({}, 2, 2, 26), (
+        "only every second step is measured"
+    )
+    *_, seen = measured_step(state, batch, settings, total=8)
+    assert math.isclose(seen["learning_rate"], 0.4 * 6 / 8), "the rate follows the schedule"
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def curves_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The curves in TensorBoard's files below a folder, as (step, value), read by TensorBoard's own reader."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    files = EventAccumulator(str(folder))
+    with redirect_stderr(StringIO()):  # it reports what it leaves out
+        files.Reload()
+    return {tag: [(e.step, e.value) for e in files.Scalars(tag)] for tag in files.Tags()["scalars"]}
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def test_tensorboard_writer_forgets_what_came_after_the_checkpoint() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        for first, value in ((1, 1.0), (4, 2.0)):  # killed after step 5, resumed after step 3
+            writer = tensorboard_writer(Path(base), step=first - 1)
+            for step in range(first, 6 if first == 1 else 7):
+                writer.add_scalar("step/loss", value, step)
+            writer.close()
+        expected = [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0)]
+        assert curves_in(Path(base)) == {"step/loss": expected}
+        with patch.dict(sys.modules, {"torch.utils.tensorboard": None}):  # as if it were not installed
+            try:
+                tensorboard_writer(Path(base), 0)
+                raise AssertionError("a missing TensorBoard went unnoticed")
+            except ValueError as error:
+                assert "pip install tensorboard" in str(error)
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def test_finite_or_null_leaves_a_file_that_anyone_can_read() -> None:
+    values = {"a": 1.5, "b": {"c": math.nan, "d": -math.inf, "e": 3}, "f": None, "g": True}
+    assert finite_or_null(values) == {"a": 1.5, "b": {"c": None, "d": None, "e": 3}, "f": None, "g": True}
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+class Terminal(StringIO):
+    """A text stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def monitor_three_steps(folder: Path, tensorboard: bool, stream: StringIO) -> None:
+    """Two steps, the first of them measured, then a skipped one, and an epoch's record."""
+    with redirect_stderr(stream):
+        monitor = Monitor(folder, tensorboard, step=4, total=9)
+        seen = {"learning_rate": 0.5, "weight_norm": 3.0, "update_ratio": 0.25}
+        monitor.step(StepResult(5, 0.75, 1.5, 2, 3, 13), seen, accuracy=2 / 3)
+        monitor.step(StepResult(6, 0.5, 1.25, 3, 3, 12), {}, accuracy=5 / 6)
+        monitor.step(StepResult(7, math.nan, math.inf, 0, 3, 12, skipped=True), {}, accuracy=5 / 6)
+        monitor.record("epoch", 7, {"epoch": 1, "validation": {"accuracy": 0.5}})
+        monitor.bar.refresh()
+        monitor.close()
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def test_monitor_shows_a_bar_on_a_terminal_and_nothing_else_elsewhere() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        for stream in (Terminal(), StringIO()):
+            monitor_three_steps(Path(base), False, stream)
+            bar = stream.getvalue().rpartition("\r")[2] or stream.getvalue()
+            if not stream.isatty():
+                assert bar == "", f"no terminal, but it wrote {bar!r}"
+                continue
+            for word in ("7/9", "loss nan", "accuracy 83.3 %", "tokens/s", "<", "step"):
+                assert word in stream.getvalue(), f"{word!r} is missing in {bar!r}"
+
+
+# chapters/day08_data_schedule_monitoring.md · Where the records go
+def test_monitor_writes_the_same_numbers_to_both_places() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        monitor_three_steps(Path(base), True, StringIO())
+        (step,), (skipped,), (epoch,) = (read_records(base, kind) for kind in ("step", "skipped", "epoch"))
+        assert step.pop("tokens_per_second") > 0
+        assert step == {
+            "kind": "step",
+            "step": 5,
+            "loss": 0.75,
+            "grad_norm": 1.5,
+            "learning_rate": 0.5,
+            "weight_norm": 3.0,
+            "update_ratio": 0.25,
+        }
+        assert skipped == {"kind": "skipped", "step": 7, "loss": None, "grad_norm": None}
+        assert epoch == {"kind": "epoch", "step": 7, "epoch": 1, "validation": {"accuracy": 0.5}}
+        curves = curves_in(Path(base, "tensorboard"))
+        assert curves["step/loss"] == [(5, 0.75)] and curves["step/update_ratio"] == [(5, 0.25)]
+        assert curves["epoch/validation/accuracy"] == [(7, 0.5)]
+        assert math.isnan(curves["skipped/loss"][0][1]), "TensorBoard can show that a value is no number"
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def settings_of_five() -> RunConfig:
+    return RunConfig("five", DataConfig("toy"), ModelConfig(vocab_size=50), seed=5)
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def test_end_epoch_records_and_starts_the_sums_again() -> None:
+    state, batches = state_for_watching(), two_batches()
+    state.examples, state.correct, state.loss_sum, state.skipped = 8, 6, 4.0, 3
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()) as out:
+        monitor = Monitor(Path(base))
+        end_epoch(state, batches, monitor, epoch=2, epochs=5)
+        monitor.close()
+        (record,) = read_records(base, "epoch")
+    assert record["train"] == {"n": 8, "accuracy": 0.75, "loss": 0.5} and record["epoch"] == 2
+    assert record["validation"] == asdict(evaluate(state.model, batches))
+    assert (state.examples, state.correct, state.loss_sum) == (0, 0, 0.0)
+    assert "epoch 2/5: training loss 0.500" in out.getvalue() and "3 steps skipped" in out.getvalue()
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def short_run(**training: object) -> RunConfig:
+    """A run of a second: 40 toy reviews, 3 steps an epoch, a model with C=8 and one layer."""
+    settings = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "log_every": 2, "schedule": "linear"}
+    return RunConfig(
+        name="short",
+        data=DataConfig("toy", train_size=40, group_by_length=True),
+        model=ModelConfig(vocab_size=500, d_model=8, num_heads=2, d_ff=12, num_layers=1, max_length=24),
+        training=TrainingConfig(**settings | {"warmup": 0.2} | training),
+    )
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def what_a_run_gave(folder: Path) -> tuple[list[dict], bytes, bytes]:
+    """All records without the measured speed, the weights and the answers: equal runs give equal values."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [{k: v for k, v in json.loads(line).items() if k != "tokens_per_second"} for line in lines]
+    return records, (folder / "model.safetensors").read_bytes(), (folder / "predictions.jsonl").read_bytes()
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def interrupted_fit(config: RunConfig, folder: Path, after: int, resume: bool = False) -> None:
+    """Run `fit`, and stop it as Ctrl-C would, when `after` forward passes of training are done."""
+    count = 0
+
+    def stop(module: nn.Module, inputs: object) -> None:
+        nonlocal count
+        if isinstance(module, TransformerForSequenceClassification) and module.training:
+            count += 1
+            if count > after:
+                raise KeyboardInterrupt
+
+    hook = register_module_forward_pre_hook(stop)
+    try:
+        fit(config, folder, resume=resume)
+        raise AssertionError("the run ended before it could be interrupted")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        hook.remove()
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def test_fit_resumes_in_the_middle_of_an_epoch_bit_for_bit() -> None:
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()) as out:
+        config, whole = short_run(checkpoint_every=2, micro_batches=2), Path(base, "whole")
+        fit(config, whole)
+        for after in (1, 4, 5, 6, 9, 11):  # of 12 forward passes, 2 a step
+            folder = Path(base, str(after))
+            interrupted_fit(config, folder, after)
+            assert not (folder / "run.json").exists()
+            fit(config, folder, resume=True)
+            assert what_a_run_gave(folder) == what_a_run_gave(whole), f"interrupted after {after} passes"
+        resumed = [line.split()[-1] for line in out.getvalue().splitlines() if line.startswith("going on")]
+        assert resumed == ["2", "2", "3", "4", "4"], f"resumed after the steps {resumed}"
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
+def test_identity_lets_a_run_save_more_often_but_not_learn_faster() -> None:
+    examples = Examples(["a"], [1], "one text")
+    ours = identity(short_run(), examples)
+    assert ours == identity(short_run(checkpoint_every=7, tensorboard=True, device="cpu"), examples)
+    for changes in ({"warmup": 0.3}, {"schedule": "constant"}, {"batch_size": 8}, {"log_every": 3}):
+        assert identity(short_run(**changes), examples) != ours, changes
+    ungrouped = replace(short_run(), data=DataConfig("toy", train_size=40))
+    assert identity(ungrouped, examples) != ours, "another order of the batches is another run"
+    assert identity(short_run(), Examples(["b"], [1], "one text")) != ours
+    assert ours["training/schedule"] == "linear" and ours["checksum of one text"] == checksum(examples)

@@ -1,23 +1,21 @@
 """The recorded runs: complete, of known origin, and quoted correctly where a page cannot compute."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from book.press.floors import ROOT
 from minitransformer.cli import evaluate_run
-from minitransformer.config import load_config
+from minitransformer.config import load_config, load_search, variant_config
 from minitransformer.data import sst2_is_present
-from minitransformer.evaluate import Metrics
-from minitransformer.runs import read_records
+from minitransformer.report import last_validation
+from minitransformer.runs import read_predictions, read_records
 
-RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("*/run.json"))
+RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
+SEARCH = ROOT / "book/runs/search"
 SCRATCH = ROOT / "book/runs/sst2_scratch"
 LARGEST = 16 * 2**20  # bytes that one file of the repository may hold
-
-
-def last_validation(run) -> Metrics:
-    return Metrics(**read_records(run, "epoch")[-1]["validation"])
 
 
 def test_there_are_runs():
@@ -29,7 +27,7 @@ def test_a_run_says_where_it_comes_from(run):
     record = json.loads((run / "run.json").read_text())
     config = load_config(run / "config.yaml")
     assert record["seed"] == config.seed and record["name"] == config.name
-    assert record["class"] == "alone"
+    assert record["class"] in ("alone", "read", "taught")
     assert record["code"]["commit"] and record["code"]["dirty"] is False, "recorded from a commit, unchanged"
     assert len(read_records(run, "epoch")) == config.training.epochs
     assert {path.suffix for path in run.iterdir()} <= {
@@ -41,6 +39,23 @@ def test_a_run_says_where_it_comes_from(run):
         ".svg",
     }
     assert all(path.stat().st_size < LARGEST for path in run.iterdir())
+
+
+def test_the_search_is_complete():
+    """Every variant with every seed, with answers for a paired test."""
+    plan = load_search(ROOT / "configs/search.yaml")
+    assert len(plan.variants) >= 6 and len(plan.seeds) >= 3
+    expected = {f"{variant}_seed{seed}" for variant in plan.variants for seed in plan.seeds}
+    assert {run.name for run in RUNS if run.parent == SEARCH} == expected
+    for run in (run for run in RUNS if run.parent == SEARCH):
+        variant, seed = run.name.split("_seed")
+        recorded, planned = load_config(run / "config.yaml"), variant_config(plan, variant, int(seed))
+        size = recorded.model.vocab_size  # the plan names an upper bound
+        assert replace(recorded, model=replace(recorded.model, vocab_size=planned.model.vocab_size)) == planned
+        assert size <= planned.model.vocab_size
+        answers = read_predictions(run)
+        assert len(answers) == 872
+        assert sum(answer["correct"] for answer in answers) == round(872 * last_validation(run).accuracy)
 
 
 def test_the_main_run_reaches_its_target():
