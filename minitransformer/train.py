@@ -498,11 +498,12 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # chapters/day08_data_schedule_monitoring.md · The run, put together
 def identity(config: RunConfig, *data: Examples) -> dict[str, Any]:
-    """What must not change when a run is resumed: its settings, without those that only say where and how often it saves."""
+    """What must not change when a run is resumed: its data, and its settings but for where and how often it saves."""
     settings = flat(asdict(config))
     for name in ("training/device", "training/checkpoint_every", "training/tensorboard"):
         del settings[name]
-    return settings | {f"checksum of {examples.source}": checksum(examples) for examples in data}
+    splits = zip(("training", "validation"), data, strict=False)
+    return settings | {f"checksum of the {split} examples": checksum(examples) for split, examples in splits}
 
 
 # chapters/day06_engineering.md · Only its own run
@@ -579,7 +580,7 @@ def set_learning_rate(
 # chapters/day08_data_schedule_monitoring.md · Watching a run
 def flat_weights(model: nn.Module) -> Float[Tensor, " P"]:
     """A copy of all weights as one vector."""
-    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
 # chapters/day08_data_schedule_monitoring.md · Watching a run
@@ -669,7 +670,11 @@ class Monitor:
 
 # chapters/day08_data_schedule_monitoring.md · The run, put together
 def end_epoch(
-    state: TrainingState, validation_loader: DataLoader, monitor: Monitor, epoch: int, epochs: int
+    state: TrainingState,
+    validation_loader: Iterable[dict[str, Tensor]],
+    monitor: Monitor,
+    epoch: int,
+    epochs: int,
 ) -> None:
     """Validate, record and print what an epoch brought."""
     trained, validated = state.end_epoch(), evaluate(state.model, validation_loader)

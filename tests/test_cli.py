@@ -117,7 +117,7 @@ def test_evaluate_and_predict_keep_their_promise_to_programs() -> None:
         for answer in answers:
             assert list(answer) == ["text", "label", "probability"]
             assert answer["label"] in ("negative", "positive") and 0.5 <= answer["probability"] <= 1
-        with mock.patch.object(sys, "stdin", StringIO("a fine film\n\na dull film\n")):
+        with mock.patch.object(sys, "stdin", StringIO("a fine film\n  \na dull film\n")):
             code, out, err = command("predict", "--run", run)
         assert code == 2 and out.count("\n") == 1 and "line 2 is empty" in err, (
             "answers before the empty line"
@@ -176,9 +176,13 @@ def test_wrong_settings_start_nothing() -> None:
 def test_read_texts_and_predict_texts_say_where() -> None:
     assert list(read_texts(["a", "b c"], ["never read"])) == [("text 1", "a"), ("text 2", "b c")]
     assert list(read_texts([], ["a\n", "\n"])) == [("line 1", "a"), ("line 2", "")]
-    with redirect_stdout(StringIO()) as out:
-        predict_texts(SHIPPED, iter([("text 1", "a film")]), as_json=True)
-    assert json.loads(out.getvalue())["text"] == "a film"
+    with tempfile.TemporaryDirectory() as base:
+        config, run = Path(base, "small.yaml"), Path(base, "run")
+        config.write_text(SMALL_RUN)
+        assert command("train", config, "--output", run)[0] == 0
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            predict_texts(run, iter([("text 7", "a film " * 20)]), as_json=False)
+    assert out.getvalue().rstrip().endswith("a film") and "text 7 has 42 tokens" in err.getvalue()
 
 
 # chapters/day07_experiments.md · `report` and `search` on the command line

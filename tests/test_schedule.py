@@ -36,7 +36,7 @@ def test_schedules_equal_those_of_the_libraries() -> None:
             (
                 linear,
                 lambda o, n=total, w=warmup: torch.optim.lr_scheduler.LambdaLR(
-                    o, lambda s: linear_schedule(s, n, w)
+                    o, lambda step: linear_schedule(step, n, w)
                 ),
             ),
         ):

@@ -325,6 +325,7 @@ def test_run_epochs_logs_and_write_provenance_counts() -> None:
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()) as out:
         run_epochs(state, loader, loader, settings, Path(base), lambda: saved.append(state.step))
         assert saved == [2, 3, 4, 6], "every 2 steps within an epoch of 3, and after each epoch"
+        assert loader.batch_sampler.epoch == 1, "the second epoch has its own order"
         assert state.tokens == 2 * sum(len(tokenizer.encode(t)) for t in examples.texts), "real tokens, twice"
         assert [record["step"] for record in read_records(base, "step")] == [1, 5]
         first, second = read_records(base, "epoch")
@@ -433,11 +434,14 @@ def test_train_step_unscales_before_it_clips() -> None:
 
 # chapters/day06_engineering.md · `train_step`, complete
 def test_train_step_trains_in_every_type() -> None:
-    for dtype in ("off", "bf16", "fp16"):
-        model = small_model().float()
+    kinds = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    for dtype, kind in kinds.items():
+        model, seen = small_model().float(), set()
+        model.classifier.register_forward_hook(lambda module, inputs, output, s=seen: s.add(output.dtype))
         optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
         scaler = make_scaler(torch.device("cpu"), dtype)
         steps = [train_step(model, uneven_batch(), optimizer, 1.0, i, 2, dtype, scaler) for i in range(1, 31)]
+        assert seen == {kind}, f"{dtype}: the logits came in {seen}"
         assert abs(steps[0].loss - math.log(2)) < 0.1, f"{dtype}: {steps[0].loss}"
         assert steps[-1].loss < 0.1, f"{dtype} does not learn: {steps[-1].loss}"
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
@@ -477,12 +481,13 @@ def test_training_state_goes_on_as_if_nothing_had_happened() -> None:
 
     state = small_state()
     go_on(state, 3)
+    state.scaler.update(2.0**13)  # as after some skipped steps
     saved = copy.deepcopy(state.state_dict())
     go_on(state, 4)
     other = small_state(seed=99)
     go_on(other, 1)
     other.load_state_dict(saved)
-    assert other.step == 3 and other.scaler.get_scale() == saved["scaler"]["scale"]
+    assert other.step == 3 and other.scaler.get_scale() == 2.0**13
     go_on(other, 4)
     assert isinstance(other, Resumable) and other.loss_sum == state.loss_sum and other.step == 7
     for a, b in zip(state.model.parameters(), other.model.parameters(), strict=True):
@@ -492,22 +497,6 @@ def test_training_state_goes_on_as_if_nothing_had_happened() -> None:
         raise AssertionError("a state of another model was accepted")
     except ValueError as error:
         assert "does not fit this model" in str(error) and "\n" not in str(error)
-
-
-# chapters/day06_engineering.md · Epochs that can be resumed
-def test_train_epoch_stops_after_skips_in_a_row() -> None:
-    state = small_state()
-    before = state.model.classifier.weight.detach().clone()
-    sick = state.model.classifier.register_forward_hook(lambda module, inputs, output: output * torch.nan)
-    try:
-        train_epoch(state, [small_batch()] * 9, TrainingConfig(max_skipped=4))
-        raise AssertionError("nine bad steps in a row went unnoticed")
-    except FloatingPointError as error:
-        assert "4 steps in a row" in str(error) and "step 4 (loss nan" in str(error), error
-    assert torch.equal(before, state.model.classifier.weight) and state.skipped == state.step == 4
-    sick.remove()
-    train_epoch(state, [small_batch()], TrainingConfig(max_skipped=4))
-    assert state.skipped_in_a_row == 0 and state.skipped == 4, "a good step ends the row"
 
 
 # chapters/day06_engineering.md · Only its own run
@@ -579,17 +568,28 @@ def assert_same_result(a: Path, b: Path) -> None:
 
 
 # chapters/day06_engineering.md · `restore` and `fit`
-def three_epochs(autocast: str = "off") -> RunConfig:
+THREE_EPOCHS = """
+name: tiny
+data: {name: toy, train_size: 40}
+model: {vocab_size: 500, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}
+training: {epochs: 3, batch_size: 16, micro_batches: 2, learning_rate: 3e-3, log_every: 1}
+"""
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def three_epochs(*overrides: str) -> RunConfig:
     """A tiny run with dropout, three updates an epoch, each in two parts."""
-    settings = TrainingConfig(epochs=3, batch_size=16, micro_batches=2, learning_rate=3e-3, log_every=1)
-    return tiny_run(training=replace(settings, autocast=autocast))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run.yaml")
+        path.write_text(THREE_EPOCHS)
+        return load_config(path, overrides)
 
 
 # chapters/day06_engineering.md · `restore` and `fit`
 def test_fit_resumes_to_the_same_bits() -> None:
     with tempfile.TemporaryDirectory() as base:
         for autocast in ("off", "fp16"):
-            config = three_epochs(autocast)
+            config = three_epochs("--training.autocast", autocast)
             whole, broken = Path(base, f"whole {autocast}"), Path(base, f"broken {autocast}")
             run_and_tell(config, whole)
             for step in (5, 2):  # in the second epoch; then again, in the same one
@@ -631,7 +631,7 @@ def test_restore_falls_back_to_the_previous_checkpoint() -> None:
 
 # chapters/day06_engineering.md · `restore` and `fit`
 def test_fit_refuses_to_go_on_with_another_run() -> None:
-    config, changed = three_epochs(), replace(three_epochs().training, learning_rate=4e-3)
+    config, changed = three_epochs(), three_epochs("--training.learning_rate", "4e-3")
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base, "run")
         run_and_tell(config, folder)
@@ -639,7 +639,7 @@ def test_fit_refuses_to_go_on_with_another_run() -> None:
             if not finished:
                 (folder / "run.json").unlink()
             try:
-                run_and_tell(replace(config, training=changed), folder, resume=True)
+                run_and_tell(changed, folder, resume=True)
                 raise AssertionError("a run with another learning rate was continued")
             except ValueError as error:
                 assert "training.learning_rate is 0.003 there, 0.004 here" in str(error), error
@@ -653,6 +653,22 @@ def test_fit_refuses_to_go_on_with_another_run() -> None:
             except ValueError as error:
                 assert "--overwrite" in str(error) and err.getvalue().count("warning: ") == 2
         assert restore(Path(base, "empty"), state, {}) is False
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def test_fit_stops_after_skips_in_a_row() -> None:
+    def broken(*arguments: Any) -> Tensor:
+        return torch.tensor(torch.nan)
+
+    with tempfile.TemporaryDirectory() as base, mock.patch.object(nn.utils, "clip_grad_norm_", broken):
+        try:
+            run_and_tell(three_epochs("--training.max_skipped", "4"), Path(base, "run"))
+            raise AssertionError("nine bad steps in a row went unnoticed")
+        except FloatingPointError as error:
+            assert "4 steps in a row" in str(error) and "step 4 (loss 0." in str(error), error
+            assert "gradient norm nan" in str(error)
+        skipped = read_records(Path(base, "run"), "skipped")
+        assert [record["step"] for record in skipped] == [1, 2, 3, 4], "every skipped step is recorded"
 
 
 # chapters/day07_experiments.md · Running it, and running it again
@@ -726,6 +742,23 @@ def test_measured_step_measures_what_sgd_does() -> None:
     )
     *_, seen = measured_step(state, batch, settings, total=8)
     assert math.isclose(seen["learning_rate"], 0.4 * 6 / 8), "the rate follows the schedule"
+
+
+# chapters/day08_data_schedule_monitoring.md · Watching a run
+def test_train_epoch_stops_after_skips_in_a_row() -> None:
+    state, settings = state_for_watching(), TrainingConfig(max_skipped=4, log_every=1)
+    before, seen = flat_weights(state.model), []
+    sick = state.model.classifier.register_forward_hook(lambda module, inputs, output: output * torch.nan)
+    try:
+        train_epoch(state, two_batches() * 5, settings, 11, lambda *step: seen.append(step))
+        raise AssertionError("ten bad steps in a row went unnoticed")
+    except FloatingPointError as error:
+        assert "4 steps in a row" in str(error) and "step 4 (loss nan" in str(error), error
+    assert torch.equal(before, flat_weights(state.model)) and state.skipped == state.step == len(seen) == 4
+    assert all(result.skipped and measured["update_ratio"] == 0.0 for result, measured in seen)
+    sick.remove()
+    train_epoch(state, two_batches(), settings, 11)
+    assert state.skipped_in_a_row == 0 and state.skipped == 4, "a good step ends the row"
 
 
 # chapters/day08_data_schedule_monitoring.md · Where the records go
@@ -862,6 +895,27 @@ def what_a_run_gave(folder: Path) -> tuple[list[dict], bytes, bytes]:
 
 
 # chapters/day08_data_schedule_monitoring.md · The run, put together
+def test_fit_trains_on_the_batches_of_its_seed_and_epochs() -> None:
+    seen: list[list[list[int]]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(module, TransformerForSequenceClassification) and module.training:
+            seen.append(inputs[0].tolist())
+
+    config, expected = replace(short_run(), seed=3), []
+    hook = register_module_forward_pre_hook(note)
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
+        fit(config, Path(base, "run"))
+    hook.remove()
+    _, tokenizer, train, _ = prepare(config)
+    loader = make_loader(train, tokenizer, 16, True, seed=3, group_by_length=True)
+    for epoch in (0, 1):
+        loader.batch_sampler.set_epoch(epoch)
+        expected += [batch["input_ids"].tolist() for batch in loader]
+    assert seen == expected and len(seen) == 6
+
+
+# chapters/day08_data_schedule_monitoring.md · The run, put together
 def interrupted_fit(config: RunConfig, folder: Path, after: int, resume: bool = False) -> None:
     """Run `fit`, and stop it as Ctrl-C would, when `after` forward passes of training are done."""
     count = 0
@@ -908,4 +962,6 @@ def test_identity_lets_a_run_save_more_often_but_not_learn_faster() -> None:
     ungrouped = replace(short_run(), data=DataConfig("toy", train_size=40))
     assert identity(ungrouped, examples) != ours, "another order of the batches is another run"
     assert identity(short_run(), Examples(["b"], [1], "one text")) != ours
-    assert ours["training/schedule"] == "linear" and ours["checksum of one text"] == checksum(examples)
+    assert ours["training/schedule"] == "linear" and ours["checksum of the training examples"] == checksum(
+        examples
+    )
