@@ -509,7 +509,7 @@ def identity(config: RunConfig, *data: Examples) -> dict[str, Any]:
 # chapters/day06_engineering.md · Only its own run
 def same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """Refuse to go on with another run, in one sentence that names the first setting that differs."""
-    for name in sorted(ours.keys() | theirs.keys()):
+    for name in dict.fromkeys([*ours, *theirs]):  # settings first: they explain data that differs
         if theirs.get(name) != ours.get(name):
             there, here = theirs.get(name), ours.get(name)
             raise ValueError(

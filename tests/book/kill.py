@@ -66,7 +66,10 @@ def result(folder: Path) -> dict[str, object]:
     """What must come out equal: all records without their times, the weights, the answers, the steps."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     records = [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
-    files = {name: (folder / name).read_bytes() for name in ("model.safetensors", "predictions.jsonl", "config.yaml")}
+    files = {
+        name: (folder / name).read_bytes()
+        for name in ("model.safetensors", "predictions.jsonl", "config.yaml")
+    }
     return {"records": records, **files, "steps": json.loads((folder / "run.json").read_text())["steps"]}
 
 

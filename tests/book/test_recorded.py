@@ -51,7 +51,9 @@ def test_the_search_is_complete():
         variant, seed = run.name.split("_seed")
         recorded, planned = load_config(run / "config.yaml"), variant_config(plan, variant, int(seed))
         size = recorded.model.vocab_size  # the plan names an upper bound
-        assert replace(recorded, model=replace(recorded.model, vocab_size=planned.model.vocab_size)) == planned
+        assert (
+            replace(recorded, model=replace(recorded.model, vocab_size=planned.model.vocab_size)) == planned
+        )
         assert size <= planned.model.vocab_size
         answers = read_predictions(run)
         assert len(answers) == 872

@@ -33,7 +33,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "minitransformer", "train", TOY, "--output", str(folder)]
     process = subprocess.Popen(
-        [*command, "--training.checkpoint_every", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*command, "--training.checkpoint_every", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while not checkpoint_files(folder) and process.poll() is None:
         time.sleep(0.01)
@@ -80,7 +83,9 @@ def test_no_sound_checkpoint_is_an_error_and_nothing_is_deleted(finished, capsys
     assert (finished / "metrics.jsonl").read_bytes() == metrics and len(checkpoint_files(finished)) == 2
 
 
-@pytest.mark.parametrize("setting", [("training.learning_rate", "0.002"), ("model.d_ff", "32"), ("seed", "7")])
+@pytest.mark.parametrize(
+    "setting", [("training.learning_rate", "0.002"), ("model.d_ff", "32"), ("seed", "7")]
+)
 def test_another_run_is_refused_and_the_setting_is_named(finished, capsys, setting):
     name, value = setting
     code, complaint = resume(finished, capsys, f"--{name}", value)
@@ -102,7 +107,14 @@ def test_a_finished_run_is_left_alone(finished, capsys):
 
 def test_training_that_cannot_stay_finite_stops_and_keeps_its_checkpoint(tmp_path, capsys):
     folder = tmp_path / "run"
-    wild = ["--training.learning_rate", "1e30", "--training.max_skipped", "3", "--training.checkpoint_every", "1"]
+    wild = [
+        "--training.learning_rate",
+        "1e30",
+        "--training.max_skipped",
+        "3",
+        "--training.checkpoint_every",
+        "1",
+    ]
     assert main(["train", TOY, *wild, "--output", str(folder)]) == 2
     complaint = capsys.readouterr().err
     assert "not finite" in complaint and "3 steps in a row" in complaint
