@@ -9,6 +9,7 @@ from book.press.floors import ROOT
 from minitransformer.cli import evaluate_run
 from minitransformer.config import load_config, load_search, variant_config
 from minitransformer.data import sst2_is_present
+from minitransformer.evaluate import mean_interval
 from minitransformer.report import last_validation
 from minitransformer.runs import read_predictions, read_records
 
@@ -75,6 +76,15 @@ def test_the_readme_quotes_the_recorded_run():
     assert f"(95 % interval {100 * low:.1f} to {100 * high:.1f})" in readme
     assert f"seeds give {min(shares):.1f} to {max(shares):.1f} %" in readme
     assert f"took {record['seconds']:.0f} s" in readme
+
+
+def test_the_readme_quotes_day_eights_runs():
+    readme = (ROOT / "README.md").read_text()
+    runs = [ROOT / "book/runs" / name for name in ("sst2_alone", "sst2_alone_seed1", "sst2_alone_seed2")]
+    first, second, third = (100 * last_validation(run).accuracy for run in runs)
+    mean, half = (100 * value for value in mean_interval([last_validation(run).accuracy for run in runs]))
+    assert f"three seeds give {first:.1f}, {second:.1f} and {third:.1f} %" in readme
+    assert f"mean **{mean:.1f} %**, 95 % interval ± {half:.1f} points" in readme
 
 
 @pytest.mark.skipif(not sst2_is_present(), reason="SST-2 is not on this machine")
