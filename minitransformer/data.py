@@ -244,7 +244,7 @@ def make_loader(
 ) -> DataLoader:
     """A loader of padded batches, whose `batch_sampler.set_epoch` chooses the epoch and the first batch.
 
-    Its order is a pure function of seed and epoch; the same epoch comes again until another one is chosen.
+    Its order is a pure function of seed and epoch; a pass that nobody chooses is the next epoch, beginning with 0.
     """
     if len(examples) == 0:
         raise ValueError(f"{examples.source} holds no examples")
@@ -321,4 +321,6 @@ class EpochSampler(Sampler[list[int]]):
         return self.size
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches(self.epoch)[self.first :])
+        batches = self.batches(self.epoch)[self.first :]
+        self.epoch, self.first = self.epoch + 1, 0  # the next pass is the next epoch
+        return iter(batches)

@@ -239,6 +239,9 @@ def test_loader_can_be_repeated() -> None:
         torch.rand(7)  # the global generator moves on, which must not matter
         assert first_words(loader(seed=1), 1, 0, 0) == [second, first, first]
         assert first != second and first_words(loader(seed=2), 0) != [first]
+        unchosen = loader(seed=1)
+        passes = [[row[1].item() for batch in unchosen for row in batch["input_ids"]] for _ in range(2)]
+        assert passes == [first, second], "without a choice, each pass is the next epoch"
         assert sorted(first) == sorted(second) == sorted(tokenizer.vocabulary.ids[f"w{i}"] for i in range(23))
     state = torch.get_rng_state()
     first_words(loader(seed=1), 0)
