@@ -498,7 +498,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # chapters/day08_data_schedule_monitoring.md · The run, put together
 def identity(config: RunConfig, *data: Examples) -> dict[str, Any]:
-    """What must not change when a run is resumed: its data, and its settings but for where and how often it saves."""
+    """What must not change when a run is resumed: data and settings, but for the device, saving and drawing."""
     settings = flat(asdict(config))
     for name in ("training/device", "training/checkpoint_every", "training/tensorboard"):
         del settings[name]
