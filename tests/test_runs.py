@@ -96,15 +96,8 @@ def test_write_atomically_leaves_old_or_new() -> None:
         assert path.read_bytes() == b"old" and [p.name for p in path.parent.iterdir()] == ["state"]
         order: list[str] = []
         replaced, synced = Path.replace, os.fsync
-        for broken in ("fsync", "replace"):
-            with (
-                mock.patch.object(
-                    os, "fsync" if broken == "fsync" else "getpid", side_effect=OSError("disk")
-                ),
-                mock.patch.object(
-                    Path, "replace" if broken == "replace" else "owner", side_effect=OSError("disk")
-                ),
-            ):
+        for place, broken in ((os, "fsync"), (Path, "replace")):
+            with mock.patch.object(place, broken, side_effect=OSError("disk")):
                 try:
                     write_atomically(path, b"new")
                     raise AssertionError(f"a failing {broken} went unnoticed")

@@ -381,7 +381,9 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
         for (name, ours), theirs in zip(model.named_parameters(), whole.parameters(), strict=True):
             off = (ours.grad - theirs.grad).abs().max()
             assert off < 1e-12, f"{parts} parts: the gradient of {name} is off by {off:.1e}"
-        assert (result.examples, result.tokens) == (7, 37), "the counts are those of the whole batch"
+        right = (whole(batch["input_ids"], batch["attention_mask"]).argmax(-1) == batch["labels"]).sum()
+        counts = (result.correct, result.examples, result.tokens)
+        assert counts == (right, 7, 37), "the counts are those of the whole batch"
 
 
 # chapters/day06_engineering.md · Autocast: who computes in which type?
