@@ -531,8 +531,8 @@ def restore(folder: Path, state: TrainingState, ours: dict[str, Any]) -> bool:
         try:
             saved = load_checkpoint(path)
             same_run(path, saved.get("identity", {}), ours)
-            cut(log, saved["log_bytes"])
             state.load_state_dict(saved)
+            cut(log, saved["log_bytes"])  # last: nothing is cut off for a checkpoint that cannot be used
             return True
         except (ValueError, KeyError) as error:
             problem = str(error)

@@ -116,8 +116,11 @@ def raw(html: str) -> nodes.raw:
 
 def difference(old: Definition, new: Definition) -> str:
     """The folded diff between two versions of one definition."""
-    days = f"Day {old.chapter.day} → Day {new.chapter.day}"
-    text = diff(old.source, new.source, f"day {old.chapter.day}", f"day {new.chapter.day}")
+    before, after = f"Day {old.chapter.day}", f"Day {new.chapter.day}"
+    if before == after:
+        before, after = f"{before}, earlier", "later"
+    days = f"{before} → {after}"
+    text = diff(old.source, new.source, before.lower(), after.lower())
     body = highlight(text, DiffLexer(), HtmlFormatter(nowrap=True))
     title = f"<summary><code>{escape(new.name)}</code>: {days}</summary>"
     return f'<details class="press-diff">{title}<div class="highlight-diff highlight"><pre>{body}</pre></div></details>'

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from book.press.floors import ROOT
-from minitransformer.cli import evaluate_run
+from book.sentence import SENTENCE
+from minitransformer.cli import evaluate_run, main
 from minitransformer.config import load_config, load_search, variant_config
 from minitransformer.data import sst2_is_present
 from minitransformer.evaluate import mean_interval
@@ -28,7 +29,7 @@ def test_a_run_says_where_it_comes_from(run):
     record = json.loads((run / "run.json").read_text())
     config = load_config(run / "config.yaml")
     assert record["seed"] == config.seed and record["name"] == config.name
-    assert record["class"] in ("alone", "read", "taught")
+    assert record["class"] == "alone"
     assert record["code"]["commit"] and record["code"]["dirty"] is False, "recorded from a commit, unchanged"
     assert len(read_records(run, "epoch")) == config.training.epochs
     assert {path.suffix for path in run.iterdir()} <= {
@@ -85,6 +86,14 @@ def test_the_readme_quotes_day_eights_runs():
     mean, half = (100 * value for value in mean_interval([last_validation(run).accuracy for run in runs]))
     assert f"three seeds give {first:.1f}, {second:.1f} and {third:.1f} %" in readme
     assert f"mean **{mean:.1f} %**, 95 % interval ± {half:.1f} points" in readme
+    record = json.loads((runs[0] / "run.json").read_text())
+    assert f"length, one thread | {record['seconds']:.0f} s |" in readme and record["machine"]["threads"] == 1
+
+
+def test_the_readme_quotes_the_answer_of_the_shipped_model(capsys):
+    assert main(["predict", SENTENCE, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert f"It answers *{answer['label']}*" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.skipif(not sst2_is_present(), reason="SST-2 is not on this machine")

@@ -12,7 +12,7 @@ import pytest
 
 from book.press.floors import ROOT
 from minitransformer.cli import main
-from minitransformer.runs import checkpoint_files
+from minitransformer.runs import checkpoint_files, load_checkpoint, save_checkpoint
 
 TOY = str(ROOT / "configs/toy.yaml")
 SHORT = ["--data.train_size", "400", "--training.epochs", "2", "--training.checkpoint_every", "4"]
@@ -85,6 +85,16 @@ def test_no_sound_checkpoint_is_an_error_and_nothing_is_deleted(finished, capsys
     assert (finished / "metrics.jsonl").read_bytes() == metrics and len(checkpoint_files(finished)) == 2
 
 
+def test_no_record_is_cut_off_for_a_checkpoint_that_does_not_fit(finished, capsys):
+    for path in checkpoint_files(finished):
+        state = load_checkpoint(path)
+        save_checkpoint(finished, int(path.stem.split("_")[1]), {**state, "model": {}, "log_bytes": 0})
+    metrics = (finished / "metrics.jsonl").read_bytes()
+    code, complaint = resume(finished, capsys)
+    assert code == 2 and "does not fit this model" in complaint
+    assert (finished / "metrics.jsonl").read_bytes() == metrics
+
+
 @pytest.mark.parametrize(
     "setting", [("training.learning_rate", "0.002"), ("model.d_ff", "32"), ("seed", "7")]
 )
@@ -120,4 +130,5 @@ def test_training_that_cannot_stay_finite_stops_and_keeps_its_checkpoint(tmp_pat
     assert main(["train", TOY, *wild, "--output", str(folder)]) == 2
     complaint = capsys.readouterr().err
     assert "not finite" in complaint and "3 steps in a row" in complaint
-    assert checkpoint_files(folder)
+    weights = load_checkpoint(checkpoint_files(folder)[-1])["model"]
+    assert weights and all(bool(value.isfinite().all()) for value in weights.values()), "the last good state"
