@@ -51,15 +51,15 @@ def test_summarize_makes_one_row_of_each_variant() -> None:
         folder = Path(name)
         for seed, accuracy in ((0, 0.80), (1, 0.81), (2, 0.85)):
             write_run(folder, "three", seed, 0.99, accuracy)
-        write_run(folder, "one", 5, 0.9)
-        one, three = summarize(folder)
-        assert one == {"variant": "one", "seeds": 1, "accuracy": 0.9, "half_width": None, "seconds": 15.0}
+        write_run(folder, "wide", 5, 0.9)  # last by name, best by accuracy
+        wide, three = summarize(folder)
+        assert wide == {"variant": "wide", "seeds": 1, "accuracy": 0.9, "half_width": None, "seconds": 15.0}
         assert (three["variant"], three["seeds"], three["seconds"]) == ("three", 3, 11.0)
         assert math.isclose(three["accuracy"], 0.82)
         assert math.isclose(three["half_width"], mean_interval([0.80, 0.81, 0.85])[1])
-        assert summary("three", run_folders(folder)[1:]) == three
-        table = markdown_table([one, three]).splitlines()
-        assert table[2:] == ["| one | 1 | 90.0 % | 15 |", "| three | 3 | 82.0 ± 6.6 % | 11 |"]
+        assert summary("three", run_folders(folder)[:3]) == three
+        table = markdown_table([wide, three]).splitlines()
+        assert table[2:] == ["| wide | 1 | 90.0 % | 15 |", "| three | 3 | 82.0 ± 6.6 % | 11 |"]
         try:
             summarize(folder / "three_seed0")
             raise AssertionError("a folder without runs gave a table")
