@@ -1,5 +1,5 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md; edit the chapters, not this file.
-"""The command line, `minitransformer train`, `evaluate` and `predict`."""
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md; edit the chapters, not this file.
+"""The command line, `minitransformer train`, `pretrain`, `evaluate` and `predict`."""
 
 import argparse
 import json
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import minitransformer
-from minitransformer.config import load_config, load_search
+from minitransformer.config import load_config, load_pretrain_config, load_search
 from minitransformer.data import load_examples, make_loader
 from minitransformer.evaluate import Metrics, classify, evaluate
+from minitransformer.pretrain import pretrain
 from minitransformer.report import markdown_table, summarize, write_report
 from minitransformer.runs import load_run
 from minitransformer.train import fit, search
@@ -21,6 +22,7 @@ __all__ = [
     "SHIPPED",
     "Parser",
     "add_train",
+    "add_training",
     "build_parser",
     "evaluate_run",
     "main",
@@ -41,11 +43,11 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
-# chapters/day05_training.md · The command line
+# chapters/day09_sprint.md · The command
 def yaml_file(value: str) -> str:
     """The name of a config file; anything else has slipped into its place."""
     if not value.endswith((".yaml", ".yml")):
-        raise argparse.ArgumentTypeError(f"expected a .yaml file right after 'train', got {value!r}")
+        raise argparse.ArgumentTypeError(f"expected a .yaml file right after the command, got {value!r}")
     return value
 
 
@@ -92,13 +94,18 @@ def evaluate_run(folder: str | Path, split: str) -> tuple[str, Metrics]:
     return examples.source, evaluate(model, make_loader(examples, tokenizer, 256))
 
 
-# chapters/day07_experiments.md · `report` and `search` on the command line
+# chapters/day09_sprint.md · The command
 def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
     """Do what the command line asks for."""
     if arguments.command == "train":
         config = load_config(arguments.config, settings)
         folder = arguments.output or Path("runs", config.name)
         fit(config, folder, arguments.overwrite, arguments.resume)
+        print(f"saved in {folder}")
+    elif arguments.command == "pretrain":
+        reading = load_pretrain_config(arguments.config, settings)
+        folder = arguments.output or Path("runs", reading.name)
+        print(f"held-out reviews: {pretrain(reading, folder, arguments.overwrite, arguments.resume)}")
         print(f"saved in {folder}")
     elif settings:
         raise ValueError(
@@ -138,17 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "sst2_scratch"
 
 
-# chapters/day06_engineering.md · The command line
+# chapters/day09_sprint.md · The command
 def add_train(commands: argparse._SubParsersAction) -> None:
-    """`train` and its options."""
-    hint = "Every setting of CONFIG can be given as well: --seed 1 --training.epochs 3"
-    train = commands.add_parser("train", allow_abbrev=False, help="train a model", epilog=hint)
-    train.add_argument(
-        "config", type=yaml_file, metavar="CONFIG", help="a YAML file, such as configs/toy.yaml"
-    )
-    train.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/NAME)")
-    train.add_argument("--overwrite", action="store_true", help="replace an earlier run in that folder")
-    train.add_argument("--resume", action="store_true", help="go on with an interrupted run in that folder")
+    """`train`, `pretrain` and their options."""
+    add_training(commands, "train", "train a model on labelled texts", "configs/toy.yaml")
+    add_training(commands, "pretrain", "let an encoder read with hidden words", "configs/toy_reading.yaml")
 
 
 # chapters/day06_engineering.md · The command line
@@ -194,3 +195,14 @@ def predict_texts(folder: str | Path, texts: Iterator[tuple[str, str]], as_json:
         answer = classify(model, tokenizer, [text])[0]
         for_people = f"{answer.label}  {answer.probability:.2f}  {text}"
         print(json.dumps(asdict(answer), ensure_ascii=False) if as_json else for_people, flush=True)
+
+
+# chapters/day09_sprint.md · The command
+def add_training(commands: argparse._SubParsersAction, command: str, title: str, example: str) -> None:
+    """A command that trains from a config, and its options."""
+    hint = "Every setting of CONFIG can be given as well: --seed 1 --training.epochs 3"
+    train = commands.add_parser(command, allow_abbrev=False, help=title, epilog=hint)
+    train.add_argument("config", type=yaml_file, metavar="CONFIG", help=f"a YAML file, such as {example}")
+    train.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/NAME)")
+    train.add_argument("--overwrite", action="store_true", help="replace an earlier run in that folder")
+    train.add_argument("--resume", action="store_true", help="go on with an interrupted run in that folder")

@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The settings of a run as dataclasses, read from YAML and the command line."""
 
 import math
@@ -18,13 +18,16 @@ from minitransformer.tokenizer import SPECIAL_TOKENS
 
 __all__ = [
     "DataConfig",
+    "PretrainConfig",
     "RunConfig",
     "SearchConfig",
     "SettingsLoader",
     "TrainingConfig",
+    "check_run",
     "config_keys",
     "core_schema",
     "load_config",
+    "load_pretrain_config",
     "load_search",
     "one_sentence",
     "read_settings",
@@ -41,7 +44,7 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
-# chapters/day08_data_schedule_monitoring.md · Tokenize once
+# chapters/day09_sprint.md · Starting from what was read
 @dataclass(frozen=True)
 class DataConfig:
     """Which examples a run sees.
@@ -51,12 +54,14 @@ class DataConfig:
         min_frequency: a word enters the vocabulary if the training texts hold it this often.
         train_size: so many training examples, drawn at random; None takes them all.
         group_by_length: whether texts of similar length share a batch, which saves padding.
+        tokenizer: a folder with a `tokenizer.json` to be used; None makes a vocabulary of the training texts' words.
     """
 
     name: Literal["sst2", "toy"]
     min_frequency: int = 1
     train_size: int | None = None
     group_by_length: bool = False
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         require(self.name in ("sst2", "toy"), "data.name", self.name, "'sst2' or 'toy'")
@@ -65,13 +70,15 @@ class DataConfig:
         require(size is None or size >= 1, "data.train_size", size, "at least 1, or null for all")
 
 
-# chapters/day08_data_schedule_monitoring.md · In the training script
+# chapters/day09_sprint.md · Starting from what was read
 @dataclass(frozen=True)
 class TrainingConfig:
     """How the weights are found: AdamW, a schedule for its rate, gradients clipped by their norm.
 
     A batch is worked through in `micro_batches` parts. `warmup` is the share of all updates over which the rate
-    rises from zero. After `max_skipped` updates in a row without a finite loss and gradient the run stops. Every
+    rises from zero. With a `layer_decay` below 1 each layer gets that share of the rate of the layer above it. With
+    an `ema` above 0 the run ends with an exponential moving average of its weights, which keeps that share of the old
+    average in every step. After `max_skipped` updates in a row without a finite loss and gradient the run stops. Every
     `log_every`-th update gets a record; every `checkpoint_every`-th, and the last of an epoch, a checkpoint.
     """
 
@@ -89,6 +96,8 @@ class TrainingConfig:
     log_every: int = 10
     checkpoint_every: int = 500
     tensorboard: bool = False
+    layer_decay: float = 1.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batches", "max_skipped", "log_every", "checkpoint_every"):
@@ -98,6 +107,8 @@ class TrainingConfig:
         require(0 <= decay < math.inf, "training.weight_decay", decay, "finite and not negative")
         require(norm > 0, "training.max_grad_norm", norm, "positive (.inf never clips)")
         require(0 <= self.warmup < 1, "training.warmup", self.warmup, "a share in [0, 1)")
+        require(0 < self.layer_decay <= 1, "training.layer_decay", self.layer_decay, "a share in (0, 1]")
+        require(0 <= self.ema < 1, "training.ema", self.ema, "a share in [0, 1)")
         size, parts = self.batch_size, self.micro_batches
         require(parts <= size, "training.micro_batches", parts, f"at most training.batch_size={size}")
         words = {"schedule": "constant, linear", "device": "auto, cpu, cuda", "autocast": "off, bf16, fp16"}
@@ -106,11 +117,12 @@ class TrainingConfig:
             require(value in allowed.split(", "), f"training.{name}", value, f"one of {allowed}")
 
 
-# chapters/day05_training.md · Settings: dataclasses and YAML
+# chapters/day09_sprint.md · Starting from what was read
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run: on the same machine and versions, the same values give the same run.
 
+    `initial` names the folder of a pretrained encoder, whose weights and tokenizer the run starts from.
     `model.vocab_size` is an upper bound; the config that a run saves holds the size that its words needed.
     """
 
@@ -119,18 +131,17 @@ class RunConfig:
     model: ModelConfig
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
+    initial: str | None = None
 
     def __post_init__(self) -> None:
+        check_run(self.name, self.seed, self.model)
+        both = self.initial is not None and self.data.tokenizer is not None
         require(
-            re.fullmatch(r"[\w-][\w.-]*", self.name) is not None, "name", self.name, "a plain folder name"
+            not both,
+            "data.tokenizer",
+            self.data.tokenizer,
+            "null where initial is given, which brings its own",
         )
-        require(0 <= self.seed < 2**63, "seed", self.seed, "in 0 … 2^63 - 1")
-        model = self.model
-        require(model.padding_id == 0, "model.padding_id", model.padding_id, "0, the id of [PAD]")
-        require(model.num_labels == 2, "model.num_labels", model.num_labels, "2 (negative, positive)")
-        special, shortest = len(SPECIAL_TOKENS), 3  # [CLS], one word, [SEP]
-        require(model.vocab_size >= special, "model.vocab_size", model.vocab_size, f"at least {special}")
-        require(model.max_length >= shortest, "model.max_length", model.max_length, f"at least {shortest}")
 
 
 # chapters/day06_engineering.md · `off` is False
@@ -172,9 +183,62 @@ def config_keys(kind: type, prefix: str = "") -> list[str]:
     return keys
 
 
-# chapters/day05_training.md · Settings: dataclasses and YAML
-def save_config(config: RunConfig, path: str | Path) -> None:
-    """Write a run's settings as YAML, which `load_config` reads back to an equal `RunConfig`."""
+# chapters/day09_sprint.md · Settings of a pretraining run
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides a pretraining run.
+
+    Attributes:
+        corpus: "imdb", or "toy" for the generated reviews.
+        chunk_length: reviews are read in pieces of at most so many tokens, between [CLS] and [SEP].
+        held_out: so many reviews are not read, and serve to measure.
+        mask_rate: the share of tokens that is hidden.
+        label_weight: how much the loss of the review's label counts beside that of the tokens.
+        model: `vocab_size` is an upper bound for the pieces that the tokenizer learns.
+    """
+
+    name: str
+    corpus: Literal["imdb", "toy"]
+    model: ModelConfig
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    chunk_length: int = 64
+    held_out: int = 500
+    mask_rate: float = 0.2
+    label_weight: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_run(self.name, self.seed, self.model)
+        require(self.corpus in ("imdb", "toy"), "corpus", self.corpus, "'imdb' or 'toy'")
+        longest = self.model.max_length - 2
+        require(
+            1 <= self.chunk_length <= longest,
+            "chunk_length",
+            self.chunk_length,
+            f"in 1 … {longest} (model.max_length less two for [CLS] and [SEP])",
+        )
+        require(self.held_out >= 1, "held_out", self.held_out, "at least 1")
+        require(0 < self.mask_rate < 1, "mask_rate", self.mask_rate, "a share in (0, 1)")
+        require(
+            0 <= self.label_weight < math.inf, "label_weight", self.label_weight, "finite and not negative"
+        )
+        require(
+            self.training.micro_batches == 1,
+            "training.micro_batches",
+            self.training.micro_batches,
+            "1 when pretraining",
+        )
+        require(
+            self.model.vocab_size <= 2**16,
+            "model.vocab_size",
+            self.model.vocab_size,
+            "at most 65536, the ids that 16 bits can hold",
+        )
+
+
+# chapters/day09_sprint.md · Settings of a pretraining run
+def save_config(config: RunConfig | PretrainConfig, path: str | Path) -> None:
+    """Write a run's settings as YAML, which `load_config` or `load_pretrain_config` reads back to an equal object."""
     Path(path).write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
 
 
@@ -286,3 +350,21 @@ def variant_config(plan: SearchConfig, variant: str, seed: int) -> RunConfig:
         return load_config(plan.base, ["--name", variant, "--seed", str(seed), *changes])
     except ValueError as error:
         raise ValueError(f"variant {variant!r}: {error}") from None
+
+
+# chapters/day09_sprint.md · Settings of a pretraining run
+def check_run(name: str, seed: int, model: ModelConfig) -> None:
+    """What every run's settings must fulfil."""
+    require(re.fullmatch(r"[\w-][\w.-]*", name) is not None, "name", name, "a plain folder name")
+    require(0 <= seed < 2**63, "seed", seed, "in 0 … 2^63 - 1")
+    require(model.padding_id == 0, "model.padding_id", model.padding_id, "0, the id of [PAD]")
+    require(model.num_labels == 2, "model.num_labels", model.num_labels, "2 (negative, positive)")
+    special, shortest = len(SPECIAL_TOKENS), 3  # [CLS], one word, [SEP]
+    require(model.vocab_size >= special, "model.vocab_size", model.vocab_size, f"at least {special}")
+    require(model.max_length >= shortest, "model.max_length", model.max_length, f"at least {shortest}")
+
+
+# chapters/day09_sprint.md · Settings of a pretraining run
+def load_pretrain_config(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """Read the settings of a pretraining run; see `load_config`."""
+    return read_settings(PretrainConfig, path, overrides)

@@ -1,5 +1,5 @@
-# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
-"""Models: the encoder with a head, its configuration, saving and loading."""
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md; edit the chapters, not this file.
+"""Models: the encoder with a head for labels or for hidden tokens, configuration, saving and loading."""
 
 import json
 from collections.abc import Callable
@@ -7,22 +7,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from minitransformer.encoder import POSITIONS, TransformerEncoder
-from minitransformer.layers import ACTIVATIONS
+from minitransformer.layers import ACTIVATIONS, LayerNorm
 from minitransformer.linear import Linear
 
 __all__ = [
+    "POOLINGS",
     "ModelConfig",
     "PreTrained",
+    "TransformerForMaskedLM",
     "TransformerForSequenceClassification",
+    "first_token",
     "initialize",
+    "load_initial",
     "load_weights",
+    "mean_of_tokens",
     "read_model_config",
+    "read_weights",
 ]
 
 
@@ -35,7 +43,7 @@ def _field(config: object, name: str, description: str, allowed: Callable[[Any],
         raise ValueError(f"{name} must be {description}, got {value!r}")
 
 
-# chapters/day04_encoder_and_data.md · One object for thirteen settings
+# chapters/day09_sprint.md · The model of hidden words
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build a model, checked field by field when it is made."""
@@ -53,6 +61,7 @@ class ModelConfig:
     padding_id: int = 0
     fused: bool = True
     num_labels: int = 2
+    pooling: str = "cls"
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "num_heads", "d_ff", "num_layers", "max_length"):
@@ -69,6 +78,7 @@ class ModelConfig:
         _field(self, "padding_id", f"an integer in 0 … {last}", lambda value: 0 <= value <= last)
         _field(self, "fused", "true or false", lambda _: True)
         _field(self, "num_labels", "an integer of at least 2", lambda value: value >= 2)
+        _field(self, "pooling", f"one of {sorted(POOLINGS)}", lambda value: value in POOLINGS)
 
 
 # chapters/day04_encoder_and_data.md · How the weights start
@@ -151,18 +161,20 @@ class PreTrained(nn.Module):
         return model.eval()
 
 
-# chapters/day04_encoder_and_data.md · The model
+# chapters/day09_sprint.md · The model of hidden words
 class TransformerForSequenceClassification(PreTrained):
-    """The encoder, and a linear layer that turns the vector of the first token, [CLS], into one logit per label.
+    """The encoder, and a linear layer that turns one vector per text into one logit per label.
 
+    `config.pooling` says which vector: that of the first token, [CLS], or the mean over all real tokens.
     Source: the classifier of BERT (Devlin et al., 2019, section 4.1), without its pooling layer.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
         settings = asdict(config)
-        num_labels = settings.pop("num_labels")
+        num_labels, pooling = settings.pop("num_labels"), settings.pop("pooling")
         self.encoder = TransformerEncoder(**settings)
+        self.pool = POOLINGS[pooling]
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = Linear(config.d_model, num_labels)
         self.apply(initialize)
@@ -171,5 +183,85 @@ class TransformerForSequenceClassification(PreTrained):
         self, input_ids: Int[Tensor, "B T"], attention_mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B labels"]:
         """Logits, one row per sequence; the mask is True on real tokens."""
-        hidden = self.encoder(input_ids, attention_mask)
-        return self.classifier(self.dropout(hidden[:, 0]))
+        if attention_mask is None:
+            attention_mask = input_ids != self.config.padding_id
+        return self.classify(self.encoder(input_ids, attention_mask), attention_mask)
+
+    def classify(
+        self, hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B labels"]:
+        """Logits from what the encoder made of a batch."""
+        return self.classifier(self.dropout(self.pool(hidden, attention_mask)))
+
+
+# chapters/day09_sprint.md · The model of hidden words
+def first_token(hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:
+    """The vector of the first token, [CLS]."""
+    return hidden[:, 0]
+
+
+# chapters/day09_sprint.md · The model of hidden words
+def mean_of_tokens(
+    hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B C"]:
+    """The mean of the vectors of all real tokens."""
+    weights = attention_mask.to(hidden.dtype)
+    return (hidden * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
+
+
+# chapters/day09_sprint.md · The model of hidden words
+POOLINGS = {"cls": first_token, "mean": mean_of_tokens}
+
+
+# chapters/day09_sprint.md · The model of hidden words
+class TransformerForMaskedLM(TransformerForSequenceClassification):
+    """The encoder with two heads: one names hidden tokens, the other labels the text.
+
+    The token head is BERT's: a layer, GELU, LayerNorm, and then the embedding table itself as output
+    weights (Devlin et al., 2019, section 3.1; tied weights: Press and Wolf, 2017).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.transform = Linear(config.d_model, config.d_model)
+        self.norm = LayerNorm(config.d_model, fused=config.fused)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        initialize(self.transform)
+
+    def name_tokens(self, hidden: Float[Tensor, "N C"]) -> Float[Tensor, "N V"]:
+        """One logit per entry of the vocabulary, for each of N vectors of the encoder."""
+        states = self.norm(F.gelu(self.transform(hidden)))
+        return F.linear(states, self.encoder.embedding.weight, self.bias)
+
+
+# chapters/day09_sprint.md · Starting from what was read
+def load_initial(model: PreTrained, path: Path) -> list[str]:
+    """Fill `model` with what it shares with a pretrained model's safetensors file.
+
+    Everything of the encoder must be there and fit; heads are taken where both have them. Returns the names of the
+    tensors that keep their fresh values.
+
+    Raises:
+        ValueError: one sentence, if the file is missing or broken, or about the first tensor that does not fit.
+    """
+    found, wanted = read_weights(path), model.state_dict()
+    for name in sorted(wanted):
+        ours, theirs = list(wanted[name].shape), list(found[name].shape) if name in found else "missing"
+        if ours != theirs and (theirs != "missing" or name.startswith("encoder.")):
+            raise ValueError(
+                f"{path} does not fit the config: {name} is {theirs} in the file, {ours} in the model"
+            )
+    shared = {name: found[name] for name in wanted if name in found}
+    model.load_state_dict(wanted | shared)
+    return sorted(wanted.keys() - shared.keys())
+
+
+# chapters/day09_sprint.md · Starting from what was read
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; a missing or broken one is a ValueError of one sentence."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path} cannot be read: there is no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from None

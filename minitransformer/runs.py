@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The folder of a run, its records, and checkpoints that survive a crash."""
 
 import hashlib
@@ -20,7 +20,7 @@ import minitransformer
 from minitransformer.config import RunConfig, load_config
 from minitransformer.data import Examples
 from minitransformer.model import TransformerForSequenceClassification
-from minitransformer.tokenizer import WordTokenizer
+from minitransformer.tokenizer import WordTokenizer, load_tokenizer
 
 __all__ = [
     "CHECKPOINTS_KEPT",
@@ -36,6 +36,7 @@ __all__ = [
     "pack",
     "read_predictions",
     "read_records",
+    "read_run_record",
     "save_checkpoint",
     "source_state",
     "unpack",
@@ -237,7 +238,7 @@ def read_predictions(folder: str | Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-# chapters/day06_engineering.md · The run folder, version 2
+# chapters/day09_sprint.md · Starting from what was read
 def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClassification, WordTokenizer]:
     """The settings, the trained model (in evaluation mode) and the tokenizer of a run's folder.
 
@@ -248,9 +249,28 @@ def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClass
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{folder} is not the folder of a run: there is no config.yaml in it")
     model = TransformerForSequenceClassification.from_pretrained(folder)
-    tokenizer = WordTokenizer.load(folder / "tokenizer.json")
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
     if (ours := len(tokenizer.vocabulary)) != (theirs := model.config.vocab_size):
         raise ValueError(
             f"{folder}: the tokenizer knows {ours} tokens, but the model has {theirs}: they are not from one run"
         )
     return load_config(folder / "config.yaml"), model, tokenizer
+
+
+# chapters/day09_sprint.md · Starting from what was read
+def read_run_record(folder: str | Path) -> dict[str, Any]:
+    """What `run.json` of a folder says.
+
+    Raises:
+        ValueError: one sentence, if the folder does not hold a finished run.
+    """
+    path = Path(folder, "run.json")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(f"{folder} does not hold a finished run: there is no run.json in it") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not the record of a run: {error}") from None
+    if not isinstance(record, dict) or "class" not in record:
+        raise ValueError(f"{path} is not the record of a run: it names no class")
+    return record

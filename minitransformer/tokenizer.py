@@ -1,13 +1,28 @@
-# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
-"""From text to token ids and back."""
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md; edit the chapters, not this file.
+"""From text to token ids and back: whole words, or pieces of words."""
 
 import json
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["SPECIAL_TOKENS", "Vocabulary", "WordTokenizer", "basic_english", "read_tokenizer"]
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+__all__ = [
+    "ALPHABET",
+    "LETTERS",
+    "SPECIAL_TOKENS",
+    "Vocabulary",
+    "WordPieceTokenizer",
+    "WordTokenizer",
+    "basic_english",
+    "bert_backend",
+    "load_tokenizer",
+    "read_tokenizer",
+    "review_normalizer",
+]
 
 
 # chapters/day04_encoder_and_data.md · Cutting text into tokens
@@ -105,3 +120,101 @@ class WordTokenizer:
     def load(cls, path: str | Path) -> "WordTokenizer":
         """The tokenizer in a file that `save` wrote; a missing or broken one is a ValueError."""
         return cls(*read_tokenizer(Path(path)))
+
+
+# chapters/day09_sprint.md · Pieces of words
+class WordPieceTokenizer(WordTokenizer):
+    """Text to ids and back in pieces of words: `[CLS] … [SEP]` around a text (Devlin et al., 2019, section 3).
+
+    The cutting is done by the library `tokenizers`; a piece that does not begin a word starts with `##`.
+    """
+
+    def __init__(self, backend: Tokenizer, max_length: int = 128):
+        ids = backend.get_vocab()
+        super().__init__(Vocabulary(sorted(ids, key=ids.__getitem__)), max_length)
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, max_length: int = 128) -> "WordPieceTokenizer":
+        """Learn at most `vocab_size` pieces of ASCII characters from texts; equal texts give equal pieces."""
+        if vocab_size < len(SPECIAL_TOKENS) + len(ALPHABET):
+            raise ValueError(
+                f"vocab_size must be at least {len(SPECIAL_TOKENS) + len(ALPHABET)}, the special tokens and the single "
+                f"characters, got {vocab_size}"
+            )
+        backend = bert_backend(models.WordPiece(unk_token="[UNK]"))
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[*SPECIAL_TOKENS, *ALPHABET],  # first, and so in the same order every time
+            initial_alphabet=[piece for piece in ALPHABET if len(piece) == 1],
+            limit_alphabet=sum(len(piece) == 1 for piece in ALPHABET),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return cls(bert_backend(models.WordPiece(backend.get_vocab(), unk_token="[UNK]")), max_length)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of a text, all of them, without special tokens."""
+        return self.backend.encode(text, add_special_tokens=False).tokens
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, pieces joined to words, without `[PAD]`, `[CLS]` and `[SEP]`."""
+        tokens = [self.vocabulary.tokens[i] for i in ids]
+        return self.backend.decoder.decode([t for t in tokens if t not in ("[PAD]", "[CLS]", "[SEP]")])
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokenizer as the library's JSON, with `max_length` as its truncation."""
+        copy = Tokenizer.from_str(self.backend.to_str())
+        copy.enable_truncation(self.max_length)
+        Path(path).write_text(copy.to_str(pretty=True) + "\n", encoding="utf-8")
+
+
+# chapters/day09_sprint.md · Pieces of words
+LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+# chapters/day09_sprint.md · Pieces of words
+ALPHABET = (*LETTERS, *string.punctuation, *(f"##{letter}" for letter in LETTERS))
+
+
+# chapters/day09_sprint.md · Pieces of words
+def bert_backend(model: models.Model) -> Tokenizer:
+    """BERT's way from text to pieces, with the normalisation of reviews: clean, split at spaces and punctuation, cut."""
+    backend = Tokenizer(model)
+    backend.normalizer = review_normalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    return backend
+
+
+# chapters/day09_sprint.md · Pieces of words
+def review_normalizer() -> normalizers.Normalizer:
+    """Lower case, without line breaks of HTML, and "n't" cut off as SST-2 has it: "didn't" becomes "did n't"."""
+    return normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"<br\s*/?>"), " "),
+            normalizers.BertNormalizer(lowercase=True),
+            normalizers.Replace(Regex(r"(?<=\w)n't\b"), " n't"),
+        ]
+    )
+
+
+# chapters/day09_sprint.md · Pieces of words
+def load_tokenizer(path: str | Path) -> WordTokenizer:
+    """The tokenizer in a file, of whichever kind it is.
+
+    Raises:
+        ValueError: one sentence, if the file is missing, broken or something else.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = {}  # let WordTokenizer say what is wrong
+    if not isinstance(content, dict) or "model" not in content:
+        return WordTokenizer.load(path)
+    try:
+        return WordPieceTokenizer(Tokenizer.from_file(str(path)), int(content["truncation"]["max_length"]))
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(f"{path} is not a saved tokenizer: {error}") from None

@@ -1,13 +1,14 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The training loop, and whole runs that are watched, saved and resumed."""
 
+import hashlib
 import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -28,7 +30,7 @@ from minitransformer.config import (
 )
 from minitransformer.data import EpochSampler, Examples, load_examples, make_loader
 from minitransformer.evaluate import Metrics, evaluate, predict, score
-from minitransformer.model import TransformerForSequenceClassification
+from minitransformer.model import TransformerForSequenceClassification, load_initial
 from minitransformer.runs import (
     append_record,
     checkpoint_files,
@@ -37,14 +39,18 @@ from minitransformer.runs import (
     machine_state,
     open_run_folder,
     read_records,
+    read_run_record,
     save_checkpoint,
     source_state,
     write_atomically,
 )
 from minitransformer.schedule import SCHEDULES
-from minitransformer.tokenizer import Vocabulary, WordTokenizer
+from minitransformer.tokenizer import Vocabulary, WordTokenizer, load_tokenizer
 
 __all__ = [
+    "CLASSIFICATION",
+    "PARTS",
+    "ClassificationObjective",
     "Monitor",
     "Resumable",
     "StepResult",
@@ -54,6 +60,7 @@ __all__ = [
     "begin",
     "choose_device",
     "cut",
+    "depth_of",
     "end_epoch",
     "finish",
     "finite_or_null",
@@ -63,18 +70,23 @@ __all__ = [
     "identity",
     "make_scaler",
     "measured_step",
+    "origin",
+    "parameter_groups",
     "prepare",
     "require_finite",
     "restore",
     "run_epochs",
+    "run_record",
     "same_run",
     "sample",
     "search",
     "set_learning_rate",
+    "settings_of",
     "split_batch",
     "tensorboard_writer",
     "train_epoch",
     "train_step",
+    "write_json",
     "write_predictions",
     "write_provenance",
 ]
@@ -147,20 +159,32 @@ def train_step(
     return StepResult(step, mean_loss, grad_norm, correct, size, tokens, not finite)
 
 
-# chapters/day06_engineering.md · What belongs to the state of a run
+# chapters/day09_sprint.md · One loop, two objectives
 @dataclass
 class Resumable:
-    """A model with its optimizer and scaler, whose state can be taken and given back; see `TrainingState`."""
+    """A model with its optimizer and scaler, whose state can be taken and given back; see `TrainingState`.
+
+    `averaged`, if there is one, follows the model's weights as an exponential moving average.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    averaged: AveragedModel | None = field(default=None, kw_only=True)
+
+    @property
+    def outcome(self) -> nn.Module:
+        """The model that a run ends with: the average, if one is kept."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def parts(self) -> list[str]:
+        """The names of the fields that have a state of their own."""
+        return [name for name in PARTS if getattr(self, name) is not None]
 
     def state_dict(self) -> dict[str, Any]:
         """The state as `save_checkpoint` takes it, with that of the random number generators."""
-        state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        state["scaler"] = self.scaler.state_dict()
-        counts = [item.name for item in fields(self) if item.name not in state]
+        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self.parts()}
+        counts = [item.name for item in fields(self) if item.name not in PARTS]
         state["counts"] = {name: getattr(self, name) for name in counts}
         state["random"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
@@ -174,9 +198,8 @@ class Resumable:
             ValueError: if it belongs to another model.
         """
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            for name in self.parts():
+                getattr(self, name).load_state_dict(state[name])
         except (RuntimeError, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"the checkpoint does not fit this model: {reason}") from None
@@ -227,13 +250,42 @@ class TrainingState(Resumable):
         return Metrics(n, correct / n, loss_sum / n) if n else Metrics(0, math.nan, math.nan)
 
 
-# chapters/day08_data_schedule_monitoring.md · Watching a run
+# chapters/day09_sprint.md · One loop, two objectives
+class ClassificationObjective:
+    """What a run on labelled texts minimises, and how it is judged."""
+
+    def update(
+        self, state: "TrainingState", batch: dict[str, Tensor], settings: TrainingConfig
+    ) -> StepResult:
+        """One update of the state's model from a batch; see `train_step`."""
+        return train_step(
+            state.model,
+            batch,
+            state.optimizer,
+            settings.max_grad_norm,
+            state.step + 1,
+            settings.micro_batches,
+            settings.autocast,
+            state.scaler,
+        )
+
+    def evaluate(self, model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
+        """Accuracy and loss on the labels; see `minitransformer.evaluate.evaluate`."""
+        return evaluate(model, loader)
+
+
+# chapters/day09_sprint.md · One loop, two objectives
+CLASSIFICATION = ClassificationObjective()
+
+
+# chapters/day09_sprint.md · One loop, two objectives
 def train_epoch(
     state: TrainingState,
     loader: Iterable[dict[str, Tensor]],
     settings: TrainingConfig,
     total: int,
     on_step: Callable[[StepResult, dict[str, float]], None] | None = None,
+    objective: Any = CLASSIFICATION,
 ) -> None:
     """Train on every batch that the loader has left; `on_step` sees each result, and what was measured.
 
@@ -244,7 +296,7 @@ def train_epoch(
     state.model.train()
     first = state.step
     for batch in loader:
-        result, measured = measured_step(state, batch, settings, total)
+        result, measured = measured_step(state, batch, settings, total, objective)
         if on_step is not None:
             on_step(result, measured)
         if state.skipped_in_a_row >= settings.max_skipped:
@@ -268,24 +320,25 @@ def average(results: Sequence[StepResult]) -> Metrics:
     return Metrics(n, correct / n, sum(result.loss * result.examples for result in results) / n)
 
 
-# chapters/day05_training.md · Data for a run
+# chapters/day09_sprint.md · Starting from what was read
 def prepare(config: RunConfig) -> tuple[RunConfig, WordTokenizer, Examples, Examples]:
-    """Load the examples of a run and build the vocabulary from its training texts alone.
+    """Load the examples of a run and its tokenizer, or build one from the words of its training texts.
 
     Returns the config with the vocabulary's actual size, the tokenizer, training and validation examples.
     """
     train = sample(load_examples(config.data.name, "train"), config.data.train_size, config.seed)
     validation = load_examples(config.data.name, "validation")
-    vocabulary = Vocabulary.from_texts(
-        train.texts, min_frequency=config.data.min_frequency, max_size=config.model.vocab_size
-    )
-    tokenizer = WordTokenizer(vocabulary, max_length=config.model.max_length)
-    return (
-        replace(config, model=replace(config.model, vocab_size=len(vocabulary))),
-        tokenizer,
-        train,
-        validation,
-    )
+    source = config.initial or config.data.tokenizer
+    if source is not None:
+        tokenizer = load_tokenizer(Path(source, "tokenizer.json"))
+        tokenizer.max_length = config.model.max_length
+    else:
+        vocabulary = Vocabulary.from_texts(
+            train.texts, min_frequency=config.data.min_frequency, max_size=config.model.vocab_size
+        )
+        tokenizer = WordTokenizer(vocabulary, max_length=config.model.max_length)
+    model = replace(config.model, vocab_size=len(tokenizer.vocabulary))
+    return replace(config, model=model), tokenizer, train, validation
 
 
 # chapters/day05_training.md · Data for a run
@@ -302,7 +355,7 @@ def sample(examples: Examples, size: int | None, seed: int) -> Examples:
     return Examples(texts, labels, f"{size} of {examples.source}")
 
 
-# chapters/day08_data_schedule_monitoring.md · The run, put together
+# chapters/day09_sprint.md · One loop, two objectives
 def run_epochs(
     state: TrainingState,
     train_loader: DataLoader,
@@ -310,6 +363,7 @@ def run_epochs(
     settings: TrainingConfig,
     folder: Path,
     save: Callable[[], object],
+    objective: Any = CLASSIFICATION,
 ) -> None:
     """Train until all epochs are done, and validate after each; `save` is called when a checkpoint is due.
 
@@ -331,8 +385,8 @@ def run_epochs(
         while state.step < total:
             epoch, done = divmod(state.step, steps)
             sampler.set_epoch(epoch, done)
-            train_epoch(state, train_loader, settings, total, on_step)
-            end_epoch(state, validation_loader, monitor, epoch + 1, settings.epochs)
+            train_epoch(state, train_loader, settings, total, on_step, objective)
+            end_epoch(state, validation_loader, monitor, epoch + 1, settings.epochs, objective)
             save()
     finally:
         monitor.close()
@@ -371,30 +425,15 @@ def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: 
     return finish(folder, config, state, tokenizer, train, validation, validation_loader)
 
 
-# chapters/day06_engineering.md · Epochs that can be resumed
+# chapters/day09_sprint.md · Starting from what was read
 def write_provenance(
     folder: Path, config: RunConfig, train: Examples, validation: Examples, state: TrainingState
 ) -> None:
-    """Write `run.json`: what one needs to know to trust and to repeat the run.
-
-    `seconds` are those on the clock and `cpu_seconds` those that the processor worked; they differ on a busy
-    machine. The class "alone" says that no text and no weights were used besides the data set named.
-    """
-    record = {
-        "name": config.name,
-        "class": "alone",
-        "seed": config.seed,
-        "data": {e.source: {"examples": len(e), "sha256": checksum(e)} for e in (train, validation)},
-        "steps": state.step,
-        "skipped_steps": state.skipped,
-        "seconds": round(state.seconds, 2),
-        "cpu_seconds": round(state.cpu_seconds, 2),
-        "tokens_per_second": round(state.tokens / state.seconds),
-        "autocast": config.training.autocast,
-        "machine": machine_state(next(state.model.parameters()).device),
-        "code": source_state(),
-    }
-    write_atomically(folder / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    """Write `run.json`: what one needs to know to trust and to repeat the run; see `run_record`."""
+    data = {e.source: {"examples": len(e), "sha256": checksum(e)} for e in (train, validation)}
+    kind, start = origin(config)
+    record = run_record(config.name, kind, config.seed, data, state, config.training.autocast)
+    write_json(folder / "run.json", record | start)
 
 
 # chapters/day06_engineering.md · Cutting a batch
@@ -455,19 +494,23 @@ def write_predictions(folder: Path, logits: Tensor, labels: Tensor) -> None:
     write_atomically(folder / "predictions.jsonl", "".join(lines).encode())
 
 
-# chapters/day06_engineering.md · Epochs that can be resumed
+# chapters/day09_sprint.md · Starting from what was read
 def begin(config: RunConfig, device: torch.device) -> TrainingState:
-    """A model with fresh weights on its device, an optimizer and a scaler: the state before the first step."""
+    """A model with fresh or pretrained weights on its device, an optimizer and a scaler: the state before the first step."""
     torch.manual_seed(config.seed)  # for the initial weights and for dropout
-    model = TransformerForSequenceClassification(config.model).to(device)
-    settings = config.training
-    optimizer = torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    return TrainingState(model, optimizer, make_scaler(device, settings.autocast))
+    model, settings = TransformerForSequenceClassification(config.model), config.training
+    if config.initial is not None:
+        load_initial(model, Path(config.initial, "model.safetensors"))
+    model = model.to(device)
+    groups = parameter_groups(model, config.model.num_layers, settings.layer_decay)
+    optimizer = torch.optim.AdamW(groups, settings.learning_rate, weight_decay=settings.weight_decay)
+    averaged = None
+    if settings.ema > 0:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+    return TrainingState(model, optimizer, make_scaler(device, settings.autocast), averaged=averaged)
 
 
-# chapters/day06_engineering.md · Epochs that can be resumed
+# chapters/day09_sprint.md · Starting from what was read
 def finish(
     folder: Path,
     config: RunConfig,
@@ -478,11 +521,12 @@ def finish(
     validation_loader: DataLoader,
 ) -> Metrics:
     """Write the trained model, its answers on the validation examples, and the run's provenance, in this order."""
-    assert isinstance(state.model, TransformerForSequenceClassification)
-    logits, labels = predict(state.model, validation_loader)
+    model = state.outcome
+    assert isinstance(model, TransformerForSequenceClassification)
+    logits, labels = predict(model, validation_loader)
     write_predictions(folder, logits, labels)
     tokenizer.save(folder / "tokenizer.json")
-    state.model.save_pretrained(folder)
+    model.save_pretrained(folder)
     write_provenance(folder, config, train, validation, state)
     return score(logits, labels)
 
@@ -496,14 +540,12 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-# chapters/day08_data_schedule_monitoring.md · The run, put together
+# chapters/day09_sprint.md · Starting from what was read
 def identity(config: RunConfig, *data: Examples) -> dict[str, Any]:
-    """What must not change when a run is resumed: data and settings, but for the device, saving and drawing."""
-    settings = flat(asdict(config))
-    for name in ("training/device", "training/checkpoint_every", "training/tensorboard"):
-        del settings[name]
+    """What must not change when a run is resumed: settings, data, and the weights that it starts from."""
     splits = zip(("training", "validation"), data, strict=False)
-    return settings | {f"checksum of the {split} examples": checksum(examples) for split, examples in splits}
+    checksums = {f"checksum of the {split} examples": checksum(examples) for split, examples in splits}
+    return settings_of(config) | checksums | flat(origin(config)[1])
 
 
 # chapters/day06_engineering.md · Only its own run
@@ -565,15 +607,18 @@ def search(plan: SearchConfig, folder: str | Path, seeds: Sequence[int] | None =
             fit(variant_config(plan, variant, seed), Path(folder, f"{variant}_seed{seed}"), resume=True)
 
 
-# chapters/day08_data_schedule_monitoring.md · In the training script
+# chapters/day09_sprint.md · One loop, two objectives
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, settings: TrainingConfig, step: int, total: int
 ) -> float:
-    """Give the optimizer the rate for the update after `step` others, of `total`; returns it."""
+    """Give the optimizer the rate for the update after `step` others, of `total`; returns it.
+
+    A group of parameters with a "scale" gets that share of it (see `parameter_groups`).
+    """
     share = SCHEDULES[settings.schedule](step, total, math.ceil(settings.warmup * total))
     rate = settings.learning_rate * share
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("scale", 1.0)
     return rate
 
 
@@ -583,24 +628,21 @@ def flat_weights(model: nn.Module) -> Float[Tensor, " P"]:
     return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
-# chapters/day08_data_schedule_monitoring.md · Watching a run
+# chapters/day09_sprint.md · One loop, two objectives
 def measured_step(
-    state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig, total: int
+    state: TrainingState,
+    batch: dict[str, Tensor],
+    settings: TrainingConfig,
+    total: int,
+    objective: Any = CLASSIFICATION,
 ) -> tuple[StepResult, dict[str, float]]:
     """One step of a run of `total` steps: its rate set, its update made and counted; every so often measured too."""
     rate = set_learning_rate(state.optimizer, settings, state.step, total)
     before = flat_weights(state.model) if state.step % settings.log_every == 0 else None
-    result = train_step(
-        state.model,
-        batch,
-        state.optimizer,
-        settings.max_grad_norm,
-        state.step + 1,
-        settings.micro_batches,
-        settings.autocast,
-        state.scaler,
-    )
+    result = objective.update(state, batch, settings)
     state.add(result)
+    if state.averaged is not None and not result.skipped:
+        state.averaged.update_parameters(state.model)
     if before is None:
         return result, {}
     length, moved = before.norm().item(), (flat_weights(state.model) - before).norm().item()
@@ -668,17 +710,99 @@ class Monitor:
             self.writer.close()
 
 
-# chapters/day08_data_schedule_monitoring.md · The run, put together
+# chapters/day09_sprint.md · One loop, two objectives
 def end_epoch(
     state: TrainingState,
     validation_loader: Iterable[dict[str, Tensor]],
     monitor: Monitor,
     epoch: int,
     epochs: int,
+    objective: Any = CLASSIFICATION,
 ) -> None:
     """Validate, record and print what an epoch brought."""
-    trained, validated = state.end_epoch(), evaluate(state.model, validation_loader)
+    trained, validated = state.end_epoch(), objective.evaluate(state.outcome, validation_loader)
     metrics = {"train": asdict(trained), "validation": asdict(validated)}
     monitor.record("epoch", state.step, {"epoch": epoch, **metrics})
     skipped = f", {state.skipped} steps skipped so far" if state.skipped else ""
     tqdm.write(f"epoch {epoch}/{epochs}: training loss {trained.loss:.3f}, validation {validated}{skipped}")
+
+
+# chapters/day09_sprint.md · One loop, two objectives
+PARTS = ("model", "optimizer", "scaler", "averaged")
+
+
+# chapters/day09_sprint.md · The run
+def run_record(
+    name: str, kind: str, seed: int, data: dict[str, Any], state: TrainingState, autocast: str
+) -> dict[str, Any]:
+    """What one needs to know to trust and to repeat a run.
+
+    `kind` is its class: "alone" (only the data set named), "read" (also other texts) or "taught" (also weights from
+    elsewhere). `seconds` are those on the clock, `cpu_seconds` those that the processor worked.
+    """
+    return {
+        "name": name,
+        "class": kind,
+        "seed": seed,
+        "data": data,
+        "steps": state.step,
+        "skipped_steps": state.skipped,
+        "seconds": round(state.seconds, 2),
+        "cpu_seconds": round(state.cpu_seconds, 2),
+        "tokens": state.tokens,
+        "tokens_per_second": round(state.tokens / state.seconds),
+        "autocast": autocast,
+        "machine": machine_state(next(state.model.parameters()).device),
+        "code": source_state(),
+    }
+
+
+# chapters/day09_sprint.md · The run
+def settings_of(config: object) -> dict[str, Any]:
+    """The settings that must not change when a run is resumed: all but device, saving and drawing."""
+    settings = flat(asdict(config))  # type: ignore[call-overload]
+    for name in ("training/device", "training/checkpoint_every", "training/tensorboard"):
+        del settings[name]
+    return settings
+
+
+# chapters/day09_sprint.md · The run
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record for people to read, whole or not at all."""
+    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+# chapters/day09_sprint.md · Starting from what was read
+def depth_of(name: str, num_layers: int) -> int:
+    """How many layers lie below a parameter: 0 for the embeddings, `num_layers` + 1 for everything above the stack."""
+    if name.startswith("encoder.layers."):
+        return int(name.split(".")[2]) + 1
+    return 0 if name.startswith(("encoder.embedding", "encoder.positions")) else num_layers + 1
+
+
+# chapters/day09_sprint.md · Starting from what was read
+def parameter_groups(model: nn.Module, num_layers: int, layer_decay: float) -> list[dict[str, Any]]:
+    """The parameters in groups for the optimizer, each with its "scale" of the learning rate.
+
+    Source: discriminative fine-tuning (Howard and Ruder, 2018, section 3.2).
+    """
+    if layer_decay == 1:
+        return [{"params": list(model.parameters()), "scale": 1.0}]
+    groups: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault(depth_of(name, num_layers), []).append(parameter)
+    top = num_layers + 1
+    return [{"params": groups[depth], "scale": layer_decay ** (top - depth)} for depth in sorted(groups)]
+
+
+# chapters/day09_sprint.md · Starting from what was read
+def origin(config: RunConfig) -> tuple[str, dict[str, Any]]:
+    """The class of a run, and a fingerprint of what it starts from; a run that starts from nothing is "alone"."""
+    source = config.initial or config.data.tokenizer
+    if source is None:
+        return "alone", {}
+    record = read_run_record(source)
+    name = "model.safetensors" if config.initial else "tokenizer.json"
+    content = Path(source, name).read_bytes()
+    start = {"folder": Path(source).name, "file": name, "sha256": hashlib.sha256(content).hexdigest()}
+    return record["class"], {"initial": start}

@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.model`."""
 
 import math
@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from minitransformer.layers import LayerNorm
 from minitransformer.linear import Linear
 from minitransformer.model import (
+    POOLINGS,
     ModelConfig,
     PreTrained,
+    TransformerForMaskedLM,
     TransformerForSequenceClassification,
+    first_token,
     initialize,
     load_weights,
+    mean_of_tokens,
     read_model_config,
 )
 
@@ -139,3 +144,40 @@ def test_reading_the_parts():
         nn.init.zeros_(other.classifier.weight)
         load_weights(other, Path(folder, "model.safetensors"))
         assert torch.equal(other.classifier.weight, model.classifier.weight)
+
+
+# chapters/day09_sprint.md · The model of hidden words
+def test_pooling():
+    hidden = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [99.0, 99.0]]])
+    mask = torch.tensor([[True, True, False]])
+    assert first_token(hidden, mask).tolist() == [[1.0, 2.0]]
+    assert mean_of_tokens(hidden, mask).tolist() == [[2.0, 4.0]], "padding does not count"
+    for pooling in POOLINGS:
+        config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16, pooling=pooling)
+        model = TransformerForSequenceClassification(config).double().eval()
+        ids = torch.tensor([[2, 7, 9, 3, 0, 0]])
+        expected = model.classifier(POOLINGS[pooling](model.encoder(ids), ids != 0))
+        torch.testing.assert_close(model(ids), expected)
+        torch.testing.assert_close(model(ids), model(ids[:, :4])), "padding changes nothing"
+    try:
+        ModelConfig(vocab_size=9, pooling="max")
+        raise AssertionError("max")
+    except ValueError as error:
+        assert str(error) == "pooling must be one of ['cls', 'mean'], got 'max'"
+
+
+# chapters/day09_sprint.md · The model of hidden words
+def test_token_head_is_tied():
+    config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16)
+    model = TransformerForMaskedLM(config).double().eval()
+    hidden = torch.randn(5, 12, dtype=torch.float64)
+    logits = model.name_tokens(hidden)
+    states = model.norm(F.gelu(model.transform(hidden)))
+    expected = torch.stack([states @ model.encoder.embedding.weight[v] for v in range(31)], -1)
+    torch.testing.assert_close(logits, expected + model.bias)
+    logits.sum().backward()
+    assert model.encoder.embedding.weight.grad.abs().sum() > 0, "the table learns from the output too"
+    names = {name.split(".")[0] for name in model.state_dict()}
+    assert names == {"encoder", "classifier", "transform", "norm", "bias"}
+    texts, labels = torch.tensor([[2, 7, 3]]), model(torch.tensor([[2, 7, 3]]))
+    assert labels.shape == (1, 2) and not model(texts).isnan().any()

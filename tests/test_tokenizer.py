@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.tokenizer`."""
 
 import re
@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer, basic_english, read_tokenizer
+from minitransformer.tokenizer import (
+    SPECIAL_TOKENS,
+    Vocabulary,
+    WordPieceTokenizer,
+    WordTokenizer,
+    basic_english,
+    load_tokenizer,
+    read_tokenizer,
+    review_normalizer,
+)
 
 
 # chapters/day04_encoder_and_data.md · Cutting text into tokens
@@ -81,3 +90,46 @@ def test_tokenizer_is_saved():
             WordTokenizer.load(Path(folder, "missing.json"))
     with pytest.raises(ValueError, match=r"max_length must be at least 3.*got 2"):
         small_tokenizer(max_length=2)
+
+
+# chapters/day09_sprint.md · Pieces of words
+def test_pieces_of_words():
+    texts = ["A fine film.", "not a fine plot<br />at all", "it didn't work, isn't it?"] * 3
+    tokenizer = WordPieceTokenizer.train(texts, vocab_size=130, max_length=12)
+    assert tokenizer.vocabulary.tokens[:5] == list(SPECIAL_TOKENS)
+    assert tokenizer.tokenize("a FINE plot<br />at") == ["a", "fine", "plot", "at"]
+    assert tokenizer.tokenize("didn't") == tokenizer.tokenize("did n't") != ["[UNK]"]
+    ids = tokenizer.encode("a fine film")
+    assert tokenizer.decode(ids) == "a fine film"
+    assert tokenizer.decode(tokenizer.encode("filmin")) == "filmin", "pieces are joined again"
+    assert len(tokenizer.encode("a " * 99)) == 12 and tokenizer.encode("") == [2, 3]
+    assert tokenizer.tokenize("☃") == ["[UNK]"]
+    again = WordPieceTokenizer.train(texts, vocab_size=130, max_length=12)
+    assert again.vocabulary.tokens == tokenizer.vocabulary.tokens
+
+
+# chapters/day09_sprint.md · Pieces of words
+def test_load_tokenizer_knows_both_kinds():
+    words = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "fine"]), 9)
+    pieces = WordPieceTokenizer.train(["a fine film"], 120, 7)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tokenizer.json")
+        for tokenizer in (words, pieces):
+            tokenizer.save(path)
+            loaded = load_tokenizer(path)
+            assert type(loaded) is type(tokenizer) and loaded.max_length == tokenizer.max_length
+            assert loaded.encode("a fine film " * 9) == tokenizer.encode("a fine film " * 9)
+        for text in ("{", "[]", '{"model": {"type": "WordPiece"}, "truncation": {"max_length": 9}}'):
+            path.write_text(text)
+            try:
+                load_tokenizer(path)
+                raise AssertionError(text)
+            except ValueError as error:
+                assert "tokenizer.json is not a saved tokenizer" in str(error)
+
+
+# chapters/day09_sprint.md · Pieces of words
+def test_review_normalizer():
+    normalizer = review_normalizer()
+    assert normalizer.normalize_str("I didn't.<br /><br />Can't CAFÉ") == "i did n't.  ca n't cafe"
+    assert normalizer.normalize_str("do n't") == "do n't"

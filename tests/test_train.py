@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.train`."""
 
 import copy
@@ -46,6 +46,7 @@ from minitransformer.train import (
     begin,
     choose_device,
     cut,
+    depth_of,
     end_epoch,
     finish,
     finite_or_null,
@@ -55,6 +56,7 @@ from minitransformer.train import (
     identity,
     make_scaler,
     measured_step,
+    parameter_groups,
     prepare,
     require_finite,
     restore,
@@ -969,3 +971,17 @@ def test_identity_lets_a_run_save_more_often_but_not_learn_faster() -> None:
     assert ours["training/schedule"] == "linear" and ours["checksum of the training examples"] == checksum(
         examples
     )
+
+
+# chapters/day09_sprint.md · The command
+def test_layer_decay_scales_the_rate():
+    model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12, num_layers=2))
+    groups = parameter_groups(model, 2, 0.5)
+    assert [group["scale"] for group in groups] == [0.125, 0.25, 0.5, 1.0]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert any(p is model.encoder.embedding.weight for p in groups[0]["params"])
+    assert any(p is model.classifier.weight for p in groups[3]["params"])
+    optimizer = torch.optim.AdamW(groups, 1.0)
+    assert set_learning_rate(optimizer, TrainingConfig(learning_rate=0.8), 0, 10) == 0.8
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2, 0.4, 0.8]
+    assert depth_of("encoder.norm.weight", 2) == 3 and depth_of("encoder.layers.1.norm1.bias", 2) == 2
