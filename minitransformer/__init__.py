@@ -189,6 +189,20 @@ _HOMES = {
     "markdown_table": "report",
     "draw_curves": "report",
     "write_report": "report",
+    "EMBEDDING_NAMES": "bert",
+    "LAYER_NAMES": "bert",
+    "bert_names": "bert",
+    "from_bert": "bert",
+    "to_bert": "bert",
+    "CONFIG_NAMES": "bert",
+    "config_from_bert": "bert",
+    "config_to_bert": "bert",
+    "plain_normalizer": "bert",
+    "kept_pieces": "bert",
+    "wordpiece": "bert",
+    "BERT_FILES": "bert",
+    "bert_folder": "bert",
+    "convert": "bert",
     "Parser": "cli",
     "yaml_file": "cli",
     "build_parser": "cli",
@@ -201,6 +215,7 @@ _HOMES = {
     "read_texts": "cli",
     "predict_texts": "cli",
     "add_training": "cli",
+    "convert_bert": "cli",
 }
 __all__ = sorted(_HOMES)
 

@@ -1,5 +1,5 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md; edit the chapters, not this file.
-"""The command line, `minitransformer train`, `pretrain`, `evaluate` and `predict`."""
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
+"""The command line, `minitransformer train`, `pretrain`, `convert`, `evaluate` and `predict`."""
 
 import argparse
 import json
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import minitransformer
+from minitransformer.bert import convert
 from minitransformer.config import load_config, load_pretrain_config, load_search
-from minitransformer.data import load_examples, make_loader
+from minitransformer.data import load_examples, load_imdb, make_loader
 from minitransformer.evaluate import Metrics, classify, evaluate
 from minitransformer.pretrain import pretrain
 from minitransformer.report import markdown_table, summarize, write_report
@@ -24,6 +25,7 @@ __all__ = [
     "add_train",
     "add_training",
     "build_parser",
+    "convert_bert",
     "evaluate_run",
     "main",
     "predict_texts",
@@ -94,7 +96,7 @@ def evaluate_run(folder: str | Path, split: str) -> tuple[str, Metrics]:
     return examples.source, evaluate(model, make_loader(examples, tokenizer, 256))
 
 
-# chapters/day09_sprint.md · The command
+# chapters/day11_deeper.md · The command
 def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
     """Do what the command line asks for."""
     if arguments.command == "train":
@@ -111,6 +113,8 @@ def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
         raise ValueError(
             f"unknown arguments {' '.join(settings)}; see `minitransformer {arguments.command} --help`"
         )
+    elif arguments.command == "convert":
+        convert_bert(arguments)
     elif arguments.command == "evaluate":
         report_evaluation(arguments.run, arguments.split, arguments.json)
     elif arguments.command == "predict":
@@ -145,11 +149,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "sst2_scratch"
 
 
-# chapters/day09_sprint.md · The command
+# chapters/day11_deeper.md · The command
 def add_train(commands: argparse._SubParsersAction) -> None:
-    """`train`, `pretrain` and their options."""
+    """`train`, `pretrain`, `convert` and their options."""
     add_training(commands, "train", "train a model on labelled texts", "configs/toy.yaml")
     add_training(commands, "pretrain", "let an encoder read with hidden words", "configs/toy_reading.yaml")
+    bert = commands.add_parser("convert", allow_abbrev=False, help="take over the encoder of a BERT")
+    bert.add_argument("source", metavar="SOURCE", help="a folder, or a name on the Hugging Face hub")
+    bert.add_argument(
+        "folder", metavar="FOLDER", help="where to write it; then `initial` of a config may name it"
+    )
+    bert.add_argument(
+        "--vocab-size", type=int, metavar="N", help="keep the N entries that film reviews use most"
+    )
+    bert.add_argument("--max-length", type=int, default=128, metavar="T", help="keep the first T positions")
 
 
 # chapters/day06_engineering.md · The command line
@@ -206,3 +219,13 @@ def add_training(commands: argparse._SubParsersAction, command: str, title: str,
     train.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/NAME)")
     train.add_argument("--overwrite", action="store_true", help="replace an earlier run in that folder")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run in that folder")
+
+
+# chapters/day11_deeper.md · The command
+def convert_bert(arguments: argparse.Namespace) -> None:
+    """Do `convert`: the texts that decide which entries stay are SST-2's training phrases and IMDB's training reviews."""
+    texts: list[str] = []
+    if arguments.vocab_size is not None:
+        texts = load_examples("sst2", "train").texts + load_imdb("train").texts
+    config = convert(arguments.source, arguments.folder, arguments.vocab_size, arguments.max_length, texts)
+    print(f"saved in {arguments.folder}: {config}")

@@ -1,8 +1,9 @@
-# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The encoder: embeddings, positions and a stack of layers."""
 
 import math
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -47,9 +48,13 @@ def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int) -> None:
             )
 
 
-# chapters/day04_encoder_and_data.md · The class
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
 class TransformerEncoder(nn.Module):
-    """Token ids in, one context-dependent vector per token out (Vaswani et al., 2017, sections 3.1 and 3.4)."""
+    """Token ids in, one context-dependent vector per token out (Vaswani et al., 2017, sections 3.1 and 3.4).
+
+    BERT's variants: a `type_vocab_size` above 0 adds an embedding of the kind of a token (first or second sentence),
+    `embedding_norm` a LayerNorm before the first layer (Devlin et al., 2019).
+    """
 
     def __init__(
         self,
@@ -65,24 +70,40 @@ class TransformerEncoder(nn.Module):
         positions: str = "learned",
         padding_id: int = 0,
         fused: bool = True,
+        layer_norm_eps: float = 1e-5,
+        embedding_norm: bool = False,
+        type_vocab_size: int = 0,
     ):
         super().__init__()
         self.padding_id = padding_id
         self.embedding = nn.Embedding(vocab_size, d_model, padding_idx=padding_id)
         self.positions, self.scale = make_positions(positions, d_model, max_length)
+        self.token_types = nn.Embedding(type_vocab_size, d_model) if type_vocab_size else None
+        self.embedding_norm = LayerNorm(d_model, layer_norm_eps, fused) if embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        settings = (d_model, num_heads, d_ff, dropout, activation, norm_first, fused)
+        settings = (d_model, num_heads, d_ff, dropout, activation, norm_first, fused, layer_norm_eps)
         self.layers = nn.ModuleList(TransformerEncoderLayer(*settings) for _ in range(num_layers))
-        self.norm = LayerNorm(d_model, fused=fused) if norm_first else nn.Identity()
+        self.norm = LayerNorm(d_model, layer_norm_eps, fused) if norm_first else nn.Identity()
 
     def forward(
-        self, input_ids: Int[Tensor, "B T"], attention_mask: Bool[Tensor, "B T"] | None = None
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T C"]:
-        """Encode a batch. The mask is True on real tokens; without one, all ids but `padding_id` are real."""
+        """Encode a batch. The mask is True on real tokens; without one, all ids but `padding_id` are real.
+
+        Without `token_type_ids` every token is of type 0.
+        """
         check_ids(input_ids, self.embedding.num_embeddings)
         if attention_mask is None:
             attention_mask = input_ids != self.padding_id
-        x = self.dropout(self.positions(self.embedding(input_ids) * self.scale))
+        x = self.positions(self.embedding(input_ids) * self.scale)
+        if self.token_types is not None:
+            x = x + self.token_types(
+                torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            )
+        x = self.dropout(self.embedding_norm(x))
         for layer in self.layers:
             x = layer(x, attention_mask)
         return self.norm(x)

@@ -1,5 +1,5 @@
-# Generated from chapters/day03_encoder_layer.md; edit the chapter, not this file.
-"""Positions, LayerNorm, the feed-forward network and the encoder layer."""
+# Generated from chapters/day03_encoder_layer.md, chapters/day11_deeper.md; edit the chapters, not this file.
+"""Positions, feed-forward network, LayerNorm and the encoder layer."""
 
 from collections.abc import Callable
 
@@ -189,7 +189,7 @@ class LayerNorm(nn.Module):
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
-# chapters/day03_encoder_layer.md · The class
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
 class TransformerEncoderLayer(nn.Module):
     """Self-attention, then a feed-forward network, each with a residual and a LayerNorm.
 
@@ -207,12 +207,13 @@ class TransformerEncoderLayer(nn.Module):
         activation: str = "relu",
         norm_first: bool = False,
         fused: bool = True,
+        layer_norm_eps: float = 1e-5,
     ):
         super().__init__()
         self.self_attn = MultiHeadAttention(d_model, num_heads, dropout, fused=fused)
         self.feed_forward = PositionwiseFeedForward(d_model, d_ff, dropout, activation)
-        self.norm1 = LayerNorm(d_model, fused=fused)
-        self.norm2 = LayerNorm(d_model, fused=fused)
+        self.norm1 = LayerNorm(d_model, layer_norm_eps, fused)
+        self.norm2 = LayerNorm(d_model, layer_norm_eps, fused)
         self.dropout = nn.Dropout(dropout)
         self.norm_first = norm_first
 

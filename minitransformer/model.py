@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """Models: the encoder with a head for labels or for hidden tokens, configuration, saving and loading."""
 
 import json
@@ -43,7 +43,7 @@ def _field(config: object, name: str, description: str, allowed: Callable[[Any],
         raise ValueError(f"{name} must be {description}, got {value!r}")
 
 
-# chapters/day09_sprint.md · The model of hidden words
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build a model, checked field by field when it is made."""
@@ -62,6 +62,9 @@ class ModelConfig:
     fused: bool = True
     num_labels: int = 2
     pooling: str = "cls"
+    layer_norm_eps: float = 1e-5
+    embedding_norm: bool = False
+    type_vocab_size: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "num_heads", "d_ff", "num_layers", "max_length"):
@@ -73,12 +76,14 @@ class ModelConfig:
         )
         _field(self, "dropout", "a number in [0, 1)", lambda value: 0 <= value < 1)
         _field(self, "activation", f"one of {sorted(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)
-        _field(self, "norm_first", "true or false", lambda _: True)
         _field(self, "positions", f"one of {sorted(POSITIONS)}", lambda value: value in POSITIONS)
         _field(self, "padding_id", f"an integer in 0 … {last}", lambda value: 0 <= value <= last)
-        _field(self, "fused", "true or false", lambda _: True)
+        for name in ("norm_first", "fused", "embedding_norm"):
+            _field(self, name, "true or false", lambda _: True)
         _field(self, "num_labels", "an integer of at least 2", lambda value: value >= 2)
         _field(self, "pooling", f"one of {sorted(POOLINGS)}", lambda value: value in POOLINGS)
+        _field(self, "layer_norm_eps", "a number above 0", lambda value: value > 0)
+        _field(self, "type_vocab_size", "an integer of at least 0", lambda value: value >= 0)
 
 
 # chapters/day04_encoder_and_data.md · How the weights start

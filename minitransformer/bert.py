@@ -1,0 +1,247 @@
+# Generated from chapters/day11_deeper.md; edit the chapter, not this file.
+"""Weights and tokenizers from and to BERT as Hugging Face keeps it."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, models, normalizers
+from torch import Tensor
+
+from minitransformer.config import require
+from minitransformer.model import ModelConfig, read_weights
+from minitransformer.runs import source_state
+from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, bert_backend
+from minitransformer.train import write_json
+
+__all__ = [
+    "BERT_FILES",
+    "CONFIG_NAMES",
+    "EMBEDDING_NAMES",
+    "LAYER_NAMES",
+    "bert_folder",
+    "bert_names",
+    "config_from_bert",
+    "config_to_bert",
+    "convert",
+    "from_bert",
+    "kept_pieces",
+    "plain_normalizer",
+    "to_bert",
+    "wordpiece",
+]
+
+# chapters/day11_deeper.md · The table of names
+EMBEDDING_NAMES = {
+    "embeddings.word_embeddings.weight": "embedding.weight",
+    "embeddings.position_embeddings.weight": "positions.encoding",
+    "embeddings.token_type_embeddings.weight": "token_types.weight",
+    "embeddings.LayerNorm.weight": "embedding_norm.weight",
+    "embeddings.LayerNorm.bias": "embedding_norm.bias",
+}
+
+# chapters/day11_deeper.md · The table of names
+LAYER_NAMES = {
+    "attention.self.query": "self_attn.q_proj",
+    "attention.self.key": "self_attn.k_proj",
+    "attention.self.value": "self_attn.v_proj",
+    "attention.output.dense": "self_attn.out_proj",
+    "attention.output.LayerNorm": "norm1",
+    "intermediate.dense": "feed_forward.linear1",
+    "output.dense": "feed_forward.linear2",
+    "output.LayerNorm": "norm2",
+}
+
+
+# chapters/day11_deeper.md · The table of names
+def bert_names(num_layers: int) -> dict[str, str]:
+    """Every parameter of `transformers.BertModel` (without its pooler), and what it is called in `TransformerEncoder`."""
+    names = dict(EMBEDDING_NAMES)
+    for i in range(num_layers):
+        for theirs, ours in LAYER_NAMES.items():
+            for kind in ("weight", "bias"):
+                names[f"encoder.layer.{i}.{theirs}.{kind}"] = f"layers.{i}.{ours}.{kind}"
+    return names
+
+
+# chapters/day11_deeper.md · The table of names
+def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """The weights of a BERT under the names of `TransformerEncoder`; what belongs to BERT's heads is left out.
+
+    Raises:
+        ValueError: about the first weight that is missing.
+    """
+    plain = {name.removeprefix("bert."): value for name, value in state.items()}
+    plain = {name.replace("gamma", "weight").replace("beta", "bias"): value for name, value in plain.items()}
+    names = bert_names(num_layers)
+    for theirs in names:
+        if theirs not in plain:
+            raise ValueError(
+                f"these are not the weights of a BERT of {num_layers} layers: {theirs} is missing"
+            )
+    return {ours: plain[theirs] for theirs, ours in names.items()}
+
+
+# chapters/day11_deeper.md · The table of names
+def to_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """The way back: the weights of a `TransformerEncoder` under the names of `transformers.BertModel`."""
+    return {theirs: state[ours] for theirs, ours in bert_names(num_layers).items()}
+
+
+# chapters/day11_deeper.md · The table of names
+CONFIG_NAMES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "d_ff",
+    "num_hidden_layers": "num_layers",
+    "max_position_embeddings": "max_length",
+    "hidden_dropout_prob": "dropout",
+    "hidden_act": "activation",
+    "layer_norm_eps": "layer_norm_eps",
+    "type_vocab_size": "type_vocab_size",
+    "pad_token_id": "padding_id",
+}
+
+
+# chapters/day11_deeper.md · The table of names
+def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
+    """The `ModelConfig` of a BERT's `config.json`.
+
+    Raises:
+        ValueError: if it is another kind of model, or has positions that our encoder does not.
+    """
+    kind, positions = settings.get("model_type"), settings.get("position_embedding_type", "absolute")
+    if kind != "bert" or positions != "absolute":
+        raise ValueError(
+            f"model_type must be 'bert' with position_embedding_type 'absolute', got {kind!r} with {positions!r}"
+        )
+    found = {ours: settings[theirs] for theirs, ours in CONFIG_NAMES.items() if theirs in settings}
+    return ModelConfig(**found, norm_first=False, embedding_norm=True)
+
+
+# chapters/day11_deeper.md · The table of names
+def config_to_bert(config: ModelConfig) -> dict[str, Any]:
+    """The settings of the BERT that computes what an encoder of this config does.
+
+    Raises:
+        ValueError: if there is none, because a setting is not BERT's.
+    """
+    wanted = {"norm_first": False, "embedding_norm": True, "positions": "learned"}
+    for name, value in wanted.items():
+        require(getattr(config, name) == value, name, getattr(config, name), f"{value!r} in a BERT")
+    require(config.type_vocab_size >= 1, "type_vocab_size", config.type_vocab_size, "at least 1 in a BERT")
+    found = {theirs: getattr(config, ours) for theirs, ours in CONFIG_NAMES.items()}
+    return found | {"model_type": "bert", "attention_probs_dropout_prob": config.dropout}
+
+
+# chapters/day11_deeper.md · Real weights
+def plain_normalizer() -> normalizers.Normalizer:
+    """BERT's lower case, after what the Penn Treebank tore apart is joined: "do n't" becomes "don't", "-lrb-" a bracket."""
+    return normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"(?<=\w) n't\b"), "n't"),
+            normalizers.Replace("-lrb-", "("),
+            normalizers.Replace("-rrb-", ")"),
+            normalizers.BertNormalizer(lowercase=True),
+        ]
+    )
+
+
+# chapters/day11_deeper.md · Real weights
+def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int) -> list[str]:
+    """At most `size` pieces of a BERT vocabulary: special tokens, single characters, then those that `texts` use most.
+
+    Special tokens come first, where our tokenizers want them; the rest keeps the vocabulary's order.
+    """
+    counts: Counter[str] = Counter()
+    if size < len(tokens):
+        full = wordpiece(tokens)
+        for text in texts:
+            counts.update(full.encode(text, add_special_tokens=False).tokens)
+    needed = [t for t in tokens if len(t.removeprefix("##")) == 1 and t.isascii()]
+    others = sorted(set(tokens) - set(needed) - set(SPECIAL_TOKENS), key=lambda t: (-counts[t], t))
+    chosen = {*needed, *others[: max(0, size - len(SPECIAL_TOKENS) - len(needed))]}
+    return [*SPECIAL_TOKENS, *(token for token in tokens if token in chosen)]
+
+
+# chapters/day11_deeper.md · Real weights
+def wordpiece(tokens: Sequence[str]) -> Tokenizer:
+    """The library's WordPiece tokenizer of a vocabulary, with `plain_normalizer`."""
+    backend = bert_backend(models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]"))
+    backend.normalizer = plain_normalizer()
+    return backend
+
+
+# chapters/day11_deeper.md · Real weights
+BERT_FILES = ("config.json", "model.safetensors", "vocab.txt")
+
+
+# chapters/day11_deeper.md · Real weights
+def bert_folder(source: str | Path) -> Path:
+    """The folder of a BERT: a local one, or else the files of that name on the Hugging Face hub.
+
+    Raises:
+        ValueError: one sentence, if there is neither.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=list(BERT_FILES)))
+    except Exception as error:  # no network, no such model, no such name
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{source} is neither a folder nor to be had from the hub: {reason}") from None
+
+
+# chapters/day11_deeper.md · Real weights
+def convert(
+    source: str | Path,
+    folder: str | Path,
+    vocab_size: int | None = None,
+    max_length: int = 128,
+    texts: Iterable[str] = (),
+) -> ModelConfig:
+    """Write the encoder and the tokenizer of a BERT into `folder`, for `initial` in the config of a run.
+
+    With a `vocab_size` only as many entries are kept, those that `texts` use most; and only the first `max_length`
+    positions. Returns the config of the model.
+
+    Raises:
+        ValueError: one sentence, if a file is missing, broken, or not that of a BERT.
+    """
+    found, folder = bert_folder(source), Path(folder)
+    try:
+        settings = json.loads((found / "config.json").read_text(encoding="utf-8"))
+        tokens = (found / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{found} is not the folder of a BERT: {error}") from None
+    config = config_from_bert(settings)
+    if len(tokens) != config.vocab_size:
+        raise ValueError(
+            f"{found}: vocab.txt has {len(tokens)} lines, but the model {config.vocab_size} entries"
+        )
+    weights = from_bert(read_weights(found / "model.safetensors"), config.num_layers)
+    kept = kept_pieces(tokens, texts, vocab_size or len(tokens))
+    ids = {token: i for i, token in enumerate(tokens)}
+    weights["embedding.weight"] = weights["embedding.weight"][[ids[token] for token in kept]]
+    length = min(max_length, config.max_length)
+    weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
+    config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    save_file({f"encoder.{name}": value for name, value in weights.items()}, folder / "model.safetensors")
+    WordPieceTokenizer(wordpiece(kept), length).save(folder / "tokenizer.json")
+    digest = hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest()
+    origin = {"source": str(source), "file": "model.safetensors", "sha256": digest}
+    write_json(
+        folder / "run.json",
+        {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()},
+    )
+    return config
