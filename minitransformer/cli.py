@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The command line, `minitransformer train`, `pretrain`, `convert`, `evaluate` and `predict`."""
 
 import argparse
@@ -12,11 +12,11 @@ from typing import NoReturn
 import minitransformer
 from minitransformer.bert import convert
 from minitransformer.config import load_config, load_pretrain_config, load_search
-from minitransformer.data import load_examples, load_imdb, make_loader
-from minitransformer.evaluate import Metrics, classify, evaluate
+from minitransformer.data import load_examples, load_imdb
+from minitransformer.evaluate import Metrics, classify
 from minitransformer.pretrain import pretrain
-from minitransformer.report import markdown_table, summarize, write_report
-from minitransformer.runs import load_run
+from minitransformer.report import evaluate_split, markdown_table, summarize, write_report
+from minitransformer.runs import load_run, read_run_record
 from minitransformer.train import fit, search
 
 __all__ = [
@@ -88,12 +88,10 @@ def build_parser() -> Parser:
     return parser
 
 
-# chapters/day06_engineering.md · The command line
-def evaluate_run(folder: str | Path, split: str) -> tuple[str, Metrics]:
-    """Where the examples of a split come from, and how the model of a run folder does on them."""
-    config, model, tokenizer = load_run(folder)
-    examples = load_examples(config.data.name, split)
-    return examples.source, evaluate(model, make_loader(examples, tokenizer, 256))
+# chapters/day10_report.md · The test split, counted
+def evaluate_run(folder: str | Path, split: str, record: bool = False) -> tuple[str, Metrics]:
+    """Where the examples of a split come from, and how the model of a run folder does on them; see `evaluate_split`."""
+    return evaluate_split(folder, split, record)
 
 
 # chapters/day11_deeper.md · The command
@@ -165,10 +163,14 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     bert.add_argument("--max-length", type=int, default=128, metavar="T", help="keep the first T positions")
 
 
-# chapters/day06_engineering.md · The command line
+# chapters/day10_report.md · The test split, counted
 def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
-    """Print how the model of a run folder does on a split: a line for people, or one JSON object."""
-    source, metrics = evaluate_run(folder, split)
+    """Print how the model of a run folder does on a split: a line for people, or one JSON object.
+
+    The result is also kept in the folder, unless it is that of the shipped model, whose results are.
+    """
+    keep = Path(folder).resolve() != SHIPPED.resolve() and Path(folder, "run.json").is_file()
+    source, metrics = evaluate_run(folder, split, keep)
     record = {
         "run": str(folder),
         "split": split,
@@ -177,7 +179,8 @@ def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
         "interval95": list(metrics.interval95),
         "loss": metrics.loss,
     }
-    print(json.dumps(record) if as_json else f"{folder} on {source}: {metrics}")
+    readings = f", reading {read_run_record(folder)['evaluations'][split]['readings']}" if keep else ""
+    print(json.dumps(record) if as_json else f"{folder} on {source}: {metrics}{readings}")
 
 
 # chapters/day06_engineering.md · The command line

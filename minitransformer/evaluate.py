@@ -1,29 +1,42 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md; edit the chapters, not this file.
-"""Accuracy, loss, how sure a measured accuracy is, and a model's answers."""
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day10_report.md; edit the chapters, not this file.
+"""Accuracy, loss, calibration, groups of examples, and how sure a measured accuracy is."""
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minitransformer.data import collate
+from minitransformer.data import Examples, collate, make_loader
 from minitransformer.tokenizer import WordTokenizer
 
 __all__ = [
+    "CONTRASTS",
+    "EDITS",
     "LABELS",
+    "NEGATIONS",
+    "CalibrationBin",
     "Metrics",
     "Prediction",
+    "accuracy_by_group",
+    "calibration_bins",
+    "calibration_error",
     "classify",
+    "confusion_matrix",
     "evaluate",
+    "group_names",
     "mcnemar",
     "mean_interval",
     "predict",
+    "robustness",
     "score",
+    "swap_letters",
+    "traits",
     "wilson_interval",
 ]
 
@@ -160,3 +173,138 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+# chapters/day10_report.md · Four numbers instead of one
+def confusion_matrix(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> Int[Tensor, "K K"]:
+    """How often each label (row) was answered by each label (column), for the two labels of a sentiment."""
+    size = len(LABELS)
+    return torch.bincount(labels * size + predicted, minlength=size * size).view(size, size)
+
+
+# chapters/day10_report.md · Does it know when it knows?
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Answers of similar confidence: how many, how confident on average, and which share is right."""
+
+    n: int
+    confidence: float
+    accuracy: float
+
+
+# chapters/day10_report.md · Does it know when it knows?
+def calibration_bins(
+    confidence: Float[Tensor, " N"], correct: Bool[Tensor, " N"], bins: int = 10
+) -> list[CalibrationBin]:
+    """Answers sorted into `bins` equal intervals of confidence from 1/2 to 1; empty ones are left out."""
+    index = ((confidence - 0.5) * 2 * bins).long().clamp(0, bins - 1)
+    found = []
+    for i in range(bins):
+        if len(inside := (index == i).nonzero().flatten()):
+            mean, share = confidence[inside].mean().item(), correct[inside].double().mean().item()
+            found.append(CalibrationBin(len(inside), mean, share))
+    return found
+
+
+# chapters/day10_report.md · Does it know when it knows?
+def calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    """The expected calibration error: the mean gap between confidence and accuracy (Guo et al., 2017, section 2)."""
+    return sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / sum(b.n for b in bins)
+
+
+# chapters/day10_report.md · Where it is right: length, negation, contrast
+NEGATIONS = frozenset(
+    [
+        "no",
+        "not",
+        "never",
+        "nothing",
+        "nobody",
+        "none",
+        "neither",
+        "nor",
+        "cannot",
+        "without",
+        "hardly",
+        "barely",
+        "n't",
+    ]
+)
+
+# chapters/day10_report.md · Where it is right: length, negation, contrast
+CONTRASTS = frozenset(
+    ["but", "although", "though", "however", "despite", "yet", "while", "instead", "unless"]
+)
+
+
+# chapters/day10_report.md · Where it is right: length, negation, contrast
+def traits(text: str) -> dict[str, int | bool]:
+    """What may make a text hard: its number of words, whether it negates, whether it turns."""
+    words = text.lower().replace("n't", " n't").split()
+    return {
+        "words": len(words),
+        "negation": any(word in NEGATIONS for word in words),
+        "contrast": any(word in CONTRASTS for word in words),
+    }
+
+
+# chapters/day10_report.md · Where it is right: length, negation, contrast
+def group_names(record: dict[str, Any]) -> list[str]:
+    """The groups that an example with these `traits` belongs to."""
+    limits = [
+        (10, "up to 10 words"),
+        (20, "11 to 20 words"),
+        (30, "21 to 30 words"),
+        (10**9, "over 30 words"),
+    ]
+    length = next(name for limit, name in limits if record["words"] <= limit)
+    negation = "with a negation" if record["negation"] else "without a negation"
+    contrast = "with a contrast" if record["contrast"] else "without a contrast"
+    return [length, negation, contrast]
+
+
+# chapters/day10_report.md · Where it is right: length, negation, contrast
+def accuracy_by_group(records: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """For each group of `group_names`: how many examples it has, and how many of them were answered right."""
+    found: dict[str, tuple[int, int]] = {}
+    for record in records:
+        for name in group_names(record):
+            n, correct = found.get(name, (0, 0))
+            found[name] = (n + 1, correct + bool(record["correct"]))
+    return dict(sorted(found.items()))
+
+
+# chapters/day10_report.md · Small edits
+def swap_letters(text: str) -> str:
+    """A typing error: the second and third letter of the longest word change places."""
+    words = text.split(" ")
+    i = max(range(len(words)), key=lambda k: len(words[k]))
+    word = words[i]
+    words[i] = word[:1] + word[2:3] + word[1:2] + word[3:]
+    return " ".join(words)
+
+
+# chapters/day10_report.md · Small edits
+EDITS: dict[str, Callable[[str], str]] = {
+    "in capitals": str.upper,
+    "without the last full stop": lambda text: text.rstrip(" ."),
+    "with exclamation marks": lambda text: text.rstrip(" .") + " ! ! !",
+    "two letters swapped": swap_letters,
+    "after 'i think that'": lambda text: "i think that " + text,
+    "without commas": lambda text: " ".join(text.replace(",", " ").split()),
+}
+
+
+# chapters/day10_report.md · Small edits
+def robustness(
+    model: nn.Module, tokenizer: WordTokenizer, examples: Examples
+) -> dict[str, tuple[float, float]]:
+    """For each of `EDITS`: the share of answers that it leaves as they were, and the accuracy on the edited texts."""
+    before = predict(model, make_loader(examples, tokenizer, 256))[0].argmax(-1)
+    found = {}
+    for name, edit in EDITS.items():
+        edited = replace(examples, texts=[edit(text) for text in examples.texts])
+        logits, labels = predict(model, make_loader(edited, tokenizer, 256))
+        same = (logits.argmax(-1) == before).double().mean().item()
+        found[name] = (same, score(logits, labels).accuracy)
+    return found

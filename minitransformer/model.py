@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """Models: the encoder with a head for labels or for hidden tokens, configuration, saving and loading."""
 
 import json
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import split_torch_state_dict_into_shards
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -31,6 +32,7 @@ __all__ = [
     "mean_of_tokens",
     "read_model_config",
     "read_weights",
+    "save_shards",
 ]
 
 
@@ -111,20 +113,16 @@ def read_model_config(path: Path) -> ModelConfig:
         raise ValueError(f"{path} is not the config of a model: {error}") from None
 
 
-# chapters/day04_encoder_and_data.md · Saving: no pickles
+# chapters/day10_report.md · Weights that fit into a repository
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` with the tensors of a safetensors file, which must fit name by name and shape by shape.
+
+    Half precision is widened to the model's own type.
 
     Raises:
         ValueError: one sentence, if the file is missing or broken, or about the first tensor that does not fit.
     """
-    try:
-        found = load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path} cannot be read: there is no such file") from None
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
-    wanted = model.state_dict()
+    found, wanted = read_weights(path), model.state_dict()
     for name in sorted(wanted.keys() | found.keys()):
         ours, theirs = (list(state[name].shape) if name in state else "missing" for state in (wanted, found))
         if ours != theirs:
@@ -261,12 +259,39 @@ def load_initial(model: PreTrained, path: Path) -> list[str]:
     return sorted(wanted.keys() - shared.keys())
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day10_report.md · Weights that fit into a repository
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; a missing or broken one is a ValueError of one sentence."""
+    """The tensors of a safetensors file, or of the several files that its index names.
+
+    Raises:
+        ValueError: one sentence, if a file is missing or broken.
+    """
+    index = path.with_name(path.name + ".index.json")
+    if not path.is_file() and index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{index} is not the index of a model's files") from None
+        return {name: value for file in names for name, value in read_weights(path.with_name(file)).items()}
     try:
         return load_file(path)
     except FileNotFoundError:
         raise ValueError(f"{path} cannot be read: there is no such file") from None
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Path]:
+    """Write weights as safetensors files of at most `largest` bytes, with the index that Hugging Face's libraries read.
+
+    One file is called `model.safetensors`, several `model-00001-of-00002.safetensors` and so on.
+    """
+    plan = split_torch_state_dict_into_shards(state, max_shard_size=largest)
+    for name, tensors in plan.filename_to_tensors.items():
+        save_file({tensor: state[tensor].contiguous() for tensor in tensors}, folder / name)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    return [folder / name for name in plan.filename_to_tensors]

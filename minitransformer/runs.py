@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day10_report.md; edit the chapters, not this file.
 """The folder of a run, its records, and checkpoints that survive a crash."""
 
 import hashlib
@@ -8,10 +8,13 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,12 +22,16 @@ from torch import Tensor
 import minitransformer
 from minitransformer.config import RunConfig, load_config
 from minitransformer.data import Examples
-from minitransformer.model import TransformerForSequenceClassification
+from minitransformer.evaluate import Metrics, traits
+from minitransformer.model import TransformerForSequenceClassification, save_shards
 from minitransformer.tokenizer import WordTokenizer, load_tokenizer
 
 __all__ = [
     "CHECKPOINTS_KEPT",
+    "LARGEST_SHARD",
     "RUN_FILES",
+    "SHIPPED_FILES",
+    "answer_records",
     "append_record",
     "checkpoint_files",
     "checksum",
@@ -34,10 +41,13 @@ __all__ = [
     "machine_state",
     "open_run_folder",
     "pack",
+    "read_answers",
     "read_predictions",
     "read_records",
     "read_run_record",
+    "record_evaluation",
     "save_checkpoint",
+    "ship",
     "source_state",
     "unpack",
     "write_atomically",
@@ -88,15 +98,18 @@ def machine_state(device: torch.device | None = None) -> dict[str, object]:
     }
 
 
-# chapters/day06_engineering.md · The run folder, version 2
+# chapters/day10_report.md · The test split, counted
 RUN_FILES = (
     "config.yaml",
     "run.json",
     "metrics.jsonl",
     "predictions.jsonl",
+    "answers_validation.jsonl",
+    "answers_test.jsonl",
     "tokenizer.json",
     "config.json",
     "model.safetensors",
+    "report.md",
 )
 
 
@@ -274,3 +287,76 @@ def read_run_record(folder: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict) or "class" not in record:
         raise ValueError(f"{path} is not the record of a run: it names no class")
     return record
+
+
+# chapters/day10_report.md · The test split, counted
+def answer_records(
+    texts: Sequence[str], logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]
+) -> list[dict[str, Any]]:
+    """One record for each example: the probability of "positive", its label, whether the answer is right, its traits."""
+    positive, correct = logits.softmax(-1)[:, 1].tolist(), (logits.argmax(-1) == labels).tolist()
+    return [
+        {"positive": round(p, 6), "label": label, "correct": c, **traits(text)}
+        for text, p, label, c in zip(texts, positive, labels.tolist(), correct, strict=True)
+    ]
+
+
+# chapters/day10_report.md · The test split, counted
+def record_evaluation(
+    folder: str | Path, split: str, records: Sequence[dict[str, Any]], metrics: Metrics
+) -> int:
+    """Write answers as `answers_SPLIT.jsonl` and the result into `run.json`; returns how often the split has been read."""
+    folder = Path(folder)
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    write_atomically(folder / f"answers_{split}.jsonl", lines.encode())
+    run = read_run_record(folder)
+    evaluations = run.setdefault("evaluations", {})
+    readings = evaluations.get(split, {}).get("readings", 0) + 1
+    evaluations[split] = {"readings": readings, **asdict(metrics)}
+    write_atomically(folder / "run.json", (json.dumps(run, indent=2) + "\n").encode())
+    return readings
+
+
+# chapters/day10_report.md · The test split, counted
+def read_answers(folder: str | Path, split: str) -> list[dict[str, Any]]:
+    """What `record_evaluation` wrote about a split; an empty list if it was never evaluated."""
+    path = Path(folder, f"answers_{split}.jsonl")
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+SHIPPED_FILES = (
+    "config.yaml",
+    "run.json",
+    "metrics.jsonl",
+    "predictions.jsonl",
+    "answers_validation.jsonl",
+    "answers_test.jsonl",
+    "tokenizer.json",
+    "config.json",
+    "notes.md",
+)
+
+# chapters/day10_report.md · Weights that fit into a repository
+LARGEST_SHARD = 16_000_000
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> Path:
+    """Copy a finished run for others to use: its records, and its weights in half precision in files of limited size.
+
+    Raises:
+        ValueError: one sentence, if the run is not finished, or the target is not empty.
+    """
+    read_run_record(run)
+    model, folder = TransformerForSequenceClassification.from_pretrained(run), Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SHIPPED_FILES:
+        if Path(run, name).is_file():
+            shutil.copyfile(Path(run, name), folder / name)
+    save_shards({name: value.half() for name, value in model.state_dict().items()}, folder, largest)
+    return folder

@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day10_report.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.evaluate`."""
 
 import math
@@ -7,16 +7,26 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from minitransformer.data import Examples
 from minitransformer.evaluate import (
+    EDITS,
     LABELS,
     Metrics,
     Prediction,
+    accuracy_by_group,
+    calibration_bins,
+    calibration_error,
     classify,
+    confusion_matrix,
     evaluate,
+    group_names,
     mcnemar,
     mean_interval,
     predict,
+    robustness,
     score,
+    swap_letters,
+    traits,
     wilson_interval,
 )
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
@@ -194,3 +204,58 @@ def test_mcnemar_counts_the_tail_of_a_fair_coin() -> None:
         raise AssertionError("two different sets of sentences were compared")
     except ValueError as error:
         assert "1 and 2" in str(error)
+
+
+# chapters/day10_report.md · Small edits
+def test_confusion_matrix():
+    labels, predicted = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 0, 1, 0])
+    assert confusion_matrix(predicted, labels).tolist() == [[2, 1], [1, 1]], "rows are the labels"
+    assert confusion_matrix(labels[:1], labels[:1]).tolist() == [[1, 0], [0, 0]]
+
+
+# chapters/day10_report.md · Small edits
+def test_calibration():
+    confidence = torch.tensor([0.5, 0.54, 0.96, 0.99, 1.0])
+    correct = torch.tensor([True, False, True, True, False])
+    bins = calibration_bins(confidence, correct)
+    assert [b.n for b in bins] == [2, 3]
+    assert math.isclose(bins[0].accuracy, 1 / 2) and math.isclose(bins[1].accuracy, 2 / 3)
+    assert math.isclose(bins[0].confidence, 0.52, rel_tol=1e-6)
+    expected = (2 * 0.02 + 3 * abs((0.96 + 0.99 + 1.0) / 3 - 2 / 3)) / 5
+    assert math.isclose(calibration_error(bins), expected, rel_tol=1e-6)
+
+
+# chapters/day10_report.md · Small edits
+def test_groups():
+    assert traits("it 's not a bad film") == {"words": 6, "negation": True, "contrast": False}
+    assert traits("They didn't try , but") == {"words": 6, "negation": True, "contrast": True}
+    assert traits("a knotty buttress")["negation"] is False
+    records = [{**traits("no " * n), "correct": n == 5} for n in (5, 10, 11, 31)]
+    found = accuracy_by_group(records)
+    assert found["up to 10 words"] == (2, 1) and found["over 30 words"] == (1, 0)
+    assert found["with a negation"] == (4, 1) and "with a contrast" not in found
+    assert group_names({"words": 20, "negation": False, "contrast": True})[0] == "11 to 20 words"
+
+
+# chapters/day10_report.md · Small edits
+def test_edits():
+    assert swap_letters("a great film") == "a gerat film" and swap_letters("a") == "a"
+    texts = {name: edit("not bad , at all .") for name, edit in EDITS.items()}
+    assert (
+        texts["without the last full stop"] == "not bad , at all"
+        and texts["without commas"] == "not bad at all ."
+    )
+    assert texts["with exclamation marks"] == "not bad , at all ! ! !" and texts["in capitals"].isupper()
+    tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "a", "b", "!"]), 12)
+
+    class Shouting(nn.Module):
+        """Positive if there is a "!" in the text."""
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            shouts = (input_ids == 7).any(1).float()
+            return torch.stack([1 - shouts, shouts], -1)
+
+    model = Shouting()
+    model.weight = nn.Parameter(torch.zeros(1))
+    found = robustness(model, tokenizer, Examples(["a b .", "b !"], [0, 1], "two"))
+    assert found["in capitals"] == (1.0, 1.0) and found["with exclamation marks"] == (0.5, 0.5)

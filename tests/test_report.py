@@ -1,23 +1,36 @@
-# Generated from chapters/day07_experiments.md; edit the chapter, not this file.
+# Generated from chapters/day07_experiments.md, chapters/day10_report.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.report`."""
 
 import json
 import math
+import re
 import tempfile
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
-from minitransformer.config import load_config
+from minitransformer.cli import evaluate_run, report_evaluation
+from minitransformer.config import DataConfig, RunConfig
+from minitransformer.data import load_examples
 from minitransformer.evaluate import Metrics, mean_interval
+from minitransformer.model import ModelConfig
 from minitransformer.report import (
-    draw_curves,
+    architecture,
+    confidence_of,
+    evaluate_split,
+    group_rows,
     last_validation,
     markdown_table,
+    percent,
+    result_rows,
     run_folders,
+    section,
     summarize,
     summary,
+    table,
     write_report,
 )
-from minitransformer.runs import append_record
+from minitransformer.runs import append_record, read_answers, read_run_record
 from minitransformer.train import fit
 
 
@@ -67,25 +80,107 @@ def test_summarize_makes_one_row_of_each_variant() -> None:
             assert "three_seed0" in str(error)
 
 
-# chapters/day07_experiments.md · The run's own page
-def test_write_report_states_what_the_folder_holds() -> None:
-    settings = "name: tiny\nseed: 6\ndata: {name: toy, train_size: 30}\nmodel: {vocab_size: 300, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}\ntraining: {epochs: 2, batch_size: 16, log_every: 1}\n"
-    with tempfile.TemporaryDirectory() as base:
-        config, run = Path(base, "tiny.yaml"), Path(base, "run")
-        config.write_text(settings, encoding="utf-8")
-        metrics = fit(load_config(config), run)
-        path = write_report(run)
-        text = path.read_text(encoding="utf-8")
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        assert path == run / "report.md" and text.startswith("# tiny, seed 6\n")
-        assert str(metrics) in text and record["code"]["sources_sha256"] in text
-        assert (run / "config.yaml").read_text(encoding="utf-8").strip() in text
-        once = (run / "curves.svg").read_bytes()
-        assert draw_curves(run).read_bytes() == once, "the same run gave another picture"
-        assert "](curves.svg)" in text and once.startswith(b"<?xml")
+# chapters/day10_report.md · The final report
+def test_write_report_states_what_the_folder_holds():
+    with tempfile.TemporaryDirectory() as folder:
+        run = small_run(Path(folder, "run"))
+        (run / "notes.md").write_text("## Goal\n\nA test.")
+        for split in ("validation", "test"):
+            evaluate_split(run, split)
+        text = write_report(run).read_text()
+        for title in (
+            "Goal",
+            "Results",
+            "Architecture",
+            "Training",
+            "A closer look at the test split",
+            "Settings",
+            "Origin",
+        ):
+            assert f"## {title}\n" in text, title
+        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):
+            assert "<svg" in (run / picture).read_text(), picture
+        assert len(re.findall(r"!\[", text)) == 4
+        found = read_run_record(run)["evaluations"]["test"]
+        low, high = Metrics(found["n"], found["accuracy"], found["loss"]).interval95
+        assert f"| test | 500 | {percent(found['accuracy'])} | {percent(low)} to {percent(high)} |" in text
+        assert "| `training.batch_size` | `64` |" in text and "Class *alone*" in text
+        pictures = {path.name: path.read_bytes() for path in run.glob("*.svg")}
+        assert write_report(run).read_text() == text, "the same run gives the same report"
+        assert {path.name: path.read_bytes() for path in run.glob("*.svg")} == pictures
+        answers = read_answers(run, "test")
+        rows = {row[0]: row for row in group_rows(answers)}
+        members = [a for a in answers if a["negation"]]
+        assert rows["with a negation"][1:3] == [
+            len(members),
+            percent(sum(a["correct"] for a in members) / len(members)),
+        ]
+        confidence, correct = confidence_of(answers)
+        assert confidence.min() >= 0.5 and correct.sum() == round(found["accuracy"] * 500)
+
+
+# chapters/day10_report.md · The test split, counted
+def small_run(folder: Path) -> Path:
+    """A run of a few seconds on toy reviews."""
+    model = ModelConfig(vocab_size=500, d_model=16, num_heads=2, d_ff=32, num_layers=1, max_length=32)
+    with redirect_stdout(StringIO()):
+        fit(RunConfig("small", DataConfig("toy", train_size=400), model), folder)
+    return folder
+
+
+# chapters/day10_report.md · The test split, counted
+def test_readings_are_counted():
+    with tempfile.TemporaryDirectory() as folder:
+        run = small_run(Path(folder, "run"))
+        before = read_run_record(run)
+        assert "evaluations" not in before and read_answers(run, "test") == []
+        for reading in (1, 2):
+            with redirect_stdout(StringIO()) as out:
+                report_evaluation(run, "test", True)
+            found = read_run_record(run)["evaluations"]["test"]
+            assert (
+                found["readings"] == reading and found["accuracy"] == json.loads(out.getvalue())["accuracy"]
+            )
+        answers = read_answers(run, "test")
+        assert len(answers) == found["n"] == 500
+        assert sum(a["correct"] for a in answers) == round(found["accuracy"] * 500)
+        assert all(a["correct"] == ((a["positive"] > 0.5) == (a["label"] == 1)) for a in answers)
+        assert answers[0]["words"] == len(load_examples("toy", "test").texts[0].split())
+        assert {k: v for k, v in read_run_record(run).items() if k != "evaluations"} == before
+        source, metrics = evaluate_run(run, "validation")
+        assert (
+            "evaluations" in read_run_record(run) and "validation" not in read_run_record(run)["evaluations"]
+        )
+        assert metrics == last_validation(run)
+
+
+# chapters/day10_report.md · The final report
+def test_report_without_evaluations():
+    with tempfile.TemporaryDirectory() as folder:
+        run = small_run(Path(folder, "run"))
+        text = write_report(run).read_text()
+        assert "A closer look" not in text and "## Results" in text
+        assert [row[:3] for row in result_rows(run)] == [
+            ["validation", 500, percent(last_validation(run).accuracy)]
+        ]
         (run / "run.json").unlink()
         try:
             write_report(run)
-            raise AssertionError("an unfinished run got a report")
+            raise AssertionError("no run")
         except ValueError as error:
-            assert "run.json" in str(error)
+            assert "does not hold a finished run" in str(error)
+        (run / "run.json").write_text("{}")
+        try:
+            write_report(run)
+            raise AssertionError("no class")
+        except ValueError as error:
+            assert "names no class" in str(error)
+
+
+# chapters/day10_report.md · The final report
+def test_parts_of_a_report():
+    assert table(["a", "b"], [[1, "x"]]) == "| a | b |\n| --- | --- |\n| 1 | x |"
+    assert section("T", "one", "", "two") == "## T\n\none\n\ntwo"
+    parts = architecture(ModelConfig(31, 12, 4, 20, 3, pooling="mean"))
+    assert parts[0] == "token embedding: 31 × 12" and "3 × encoder layer, pre-norm" in parts[2]
+    assert "4 heads of width 3" in parts[3] and "mean" in parts[5]

@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day10_report.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.runs`."""
 
 import json
@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from minitransformer.config import DataConfig, RunConfig, save_config
 from minitransformer.data import Examples
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification
+from minitransformer.model import (
+    ModelConfig,
+    TransformerForSequenceClassification,
+    load_weights,
+    read_weights,
+    save_shards,
+)
 from minitransformer.runs import (
     CHECKPOINTS_KEPT,
     RUN_FILES,
@@ -31,11 +37,13 @@ from minitransformer.runs import (
     read_predictions,
     read_records,
     save_checkpoint,
+    ship,
     source_state,
     unpack,
     write_atomically,
 )
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
+from minitransformer.train import write_json
 
 
 # chapters/day05_training.md · Where a number comes from
@@ -235,3 +243,57 @@ def test_open_run_folder_removes_old_curves_only_when_told() -> None:
         open_run_folder(folder, overwrite=True)
         assert not (folder / "tensorboard").exists() and not (folder / "metrics.jsonl").exists()
         assert (folder / "notes.txt").exists(), "only the run's own files go"
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def test_shards():
+    torch.manual_seed(0)
+    model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        assert [path.name for path in save_shards(model.state_dict(), folder, 10**9)] == ["model.safetensors"]
+        (folder / "model.safetensors").unlink()
+        files = save_shards(model.state_dict(), folder, 2000)
+        assert len(files) > 3 and files[0].name.startswith("model-00001-of-")
+        found = read_weights(folder / "model.safetensors")
+        assert found.keys() == model.state_dict().keys()
+        assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+        twin = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
+        load_weights(twin, folder / "model.safetensors")
+        assert torch.equal(twin.classifier.weight, model.classifier.weight)
+        files[1].unlink()
+        for text, part in [(None, files[1].name), ("[]", "is not the index"), ("{", "is not the index")]:
+            if text is not None:
+                (folder / "model.safetensors.index.json").write_text(text)
+            try:
+                read_weights(folder / "model.safetensors")
+                raise AssertionError(part)
+            except ValueError as error:
+                assert part in str(error)
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def test_ship():
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        run, folder = Path(name, "run"), Path(name, "shipped")
+        model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12)).eval()
+        model.save_pretrained(run)
+        try:
+            ship(run, folder)
+            raise AssertionError("an unfinished run")
+        except ValueError as error:
+            assert "does not hold a finished run" in str(error)
+        write_json(run / "run.json", {"class": "alone"})
+        ship(run, folder, largest=2000)
+        sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
+        assert len(sizes) > 1 and sum(sizes) < 0.7 * (run / "model.safetensors").stat().st_size
+        shipped = TransformerForSequenceClassification.from_pretrained(folder)
+        ids = torch.tensor([[2, 7, 9, 3]])
+        torch.testing.assert_close(shipped(ids), model(ids), rtol=0, atol=2e-3)
+        assert not torch.equal(shipped(ids), model(ids)), "it is half precision"
+        try:
+            ship(run, folder)
+            raise AssertionError("not empty")
+        except ValueError as error:
+            assert "is not empty" in str(error)
