@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+CHROMIUM ?= chromium
 SPHINX := $(BIN)/jupyter-book build -W -n --keep-going
 
-.PHONY: book test lab export format lint unit chapters browser clean
+.PHONY: book test lab export format lint unit chapters smoke reproduce pdf browser clean
 
 book: $(STAMP)           ## environment, export, execute, render: open _build/html/index.html
 	$(BIN)/python -m book.press export
@@ -12,7 +13,7 @@ book: $(STAMP)           ## environment, export, execute, render: open _build/ht
 
 test: $(STAMP)           ## environment, press check, style, unit tests, every chapter in a kernel
 	$(BIN)/python -m book.press check
-	$(MAKE) lint unit chapters
+	$(MAKE) lint unit chapters smoke
 
 lint: $(STAMP)           ## style and types
 	$(BIN)/ruff check .
@@ -24,6 +25,20 @@ unit: $(STAMP)           ## the tests that the chapters export, and the hand-wri
 
 chapters: $(STAMP)       ## every chapter, top to bottom, from its Markdown source
 	OMP_NUM_THREADS=1 $(BIN)/pytest --nbmake -n 2 --durations=0 chapters
+
+smoke: $(STAMP)          ## the whole recipe in miniature, from an empty folder: under a minute
+	rm -rf _build/smoke
+	OMP_NUM_THREADS=1 $(BIN)/minitransformer reproduce configs/reproduce_toy.yaml --output _build/smoke
+
+RECIPE ?= configs/reproduce_taught.yaml
+reproduce: $(STAMP)      ## the result, from raw text to the report: hours on a CPU; goes on where it stopped
+	$(BIN)/minitransformer reproduce $(RECIPE)
+
+pdf: $(STAMP)            ## the book as one PDF, printed by Chromium: _build/book.pdf
+	$(BIN)/python -m book.press export
+	$(BIN)/jupyter-book build --builder singlehtml .
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer \
+	  --print-to-pdf=_build/book.pdf file://$(CURDIR)/_build/singlehtml/index.html
 
 browser: $(STAMP)        ## the rendered book in Chromium: run `make book` first
 	$(BIN)/pytest -m browser tests/book/test_pages.py

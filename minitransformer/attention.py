@@ -1,5 +1,5 @@
-# Generated from chapters/day02_multi_head_attention.md; edit the chapter, not this file.
-"""Masks, scaled dot-product attention and multi-head attention."""
+# Generated from chapters/day02_multi_head_attention.md, chapters/day11_deeper.md; edit the chapters, not this file.
+"""Masks, scaled dot-product attention and multi-head attention, with gradients by hand."""
 
 import math
 
@@ -7,11 +7,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from minitransformer.linear import Linear
 
 __all__ = [
+    "AttentionFunction",
     "MultiHeadAttention",
+    "attention_gradients",
+    "attention_with_gradient",
     "causal_mask",
     "fused_attention",
     "head_mask",
@@ -197,3 +201,53 @@ class MultiHeadAttention(nn.Module):
             q, k, v, head_mask(attention_mask, q, k), self.dropout if self.training else 0.0
         )
         return self.out_proj(merge_heads(out)), weights if need_weights else None
+
+
+# chapters/day11_deeper.md · As matrices
+def attention_gradients(
+    q: Float[Tensor, "*B T D"],
+    k: Float[Tensor, "*B S D"],
+    v: Float[Tensor, "*B S Dv"],
+    weights: Float[Tensor, "*B T S"],
+    grad_out: Float[Tensor, "*B T Dv"],
+) -> tuple[Float[Tensor, "*B T D"], Float[Tensor, "*B S D"], Float[Tensor, "*B S Dv"]]:
+    """The gradients of `scaled_dot_product_attention` by q, k and v, from its weights and the gradient of its output.
+
+    Masks need no argument: a masked key has the weight zero, and so the gradient zero.
+    """
+    grad_weights = grad_out @ v.transpose(-2, -1)
+    average = (weights * grad_weights).sum(-1, keepdim=True)
+    grad_scores = weights * (grad_weights - average) / math.sqrt(q.size(-1))
+    return grad_scores @ k, grad_scores.transpose(-2, -1) @ q, weights.transpose(-2, -1) @ grad_out
+
+
+# chapters/day11_deeper.md · The function, without autograd
+class AttentionFunction(torch.autograd.Function):
+    """`scaled_dot_product_attention` with its backward pass written out; see `attention_gradients`.
+
+    Shapes: q `[..., T, D]`, k `[..., S, D]`, v `[..., S, Dv]` with the same leading axes; the mask, or None, broadcasts
+    to `[..., T, S]`. The backward pass cannot be differentiated a second time.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        out, weights = scaled_dot_product_attention(q, k, v, mask)
+        ctx.save_for_backward(q, k, v, weights)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, weights = ctx.saved_tensors
+        return *attention_gradients(q, k, v, weights, grad_out), None
+
+
+# chapters/day11_deeper.md · The function, without autograd
+def attention_with_gradient(
+    q: Float[Tensor, "*B T D"],
+    k: Float[Tensor, "*B S D"],
+    v: Float[Tensor, "*B S Dv"],
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "*B T Dv"]:
+    """softmax(q kᵀ / √D) v, differentiated by our own formulas: the readable reference of attention's gradient."""
+    return AttentionFunction.apply(q, k, v, mask)

@@ -32,11 +32,13 @@ __all__ = [
     "from_bert",
     "kept_pieces",
     "plain_normalizer",
+    "read_bert",
+    "source_name",
     "to_bert",
     "wordpiece",
 ]
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · Two lists of names
 EMBEDDING_NAMES = {
     "embeddings.word_embeddings.weight": "embedding.weight",
     "embeddings.position_embeddings.weight": "positions.encoding",
@@ -45,7 +47,7 @@ EMBEDDING_NAMES = {
     "embeddings.LayerNorm.bias": "embedding_norm.bias",
 }
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · Two lists of names
 LAYER_NAMES = {
     "attention.self.query": "self_attn.q_proj",
     "attention.self.key": "self_attn.k_proj",
@@ -58,7 +60,7 @@ LAYER_NAMES = {
 }
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · Two lists of names
 def bert_names(num_layers: int) -> dict[str, str]:
     """Every parameter of `transformers.BertModel` (without its pooler), and what it is called in `TransformerEncoder`."""
     names = dict(EMBEDDING_NAMES)
@@ -69,7 +71,7 @@ def bert_names(num_layers: int) -> dict[str, str]:
     return names
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · Two lists of names
 def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     """The weights of a BERT under the names of `TransformerEncoder`; what belongs to BERT's heads is left out.
 
@@ -77,7 +79,7 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
         ValueError: about the first weight that is missing.
     """
     plain = {name.removeprefix("bert."): value for name, value in state.items()}
-    plain = {name.replace("gamma", "weight").replace("beta", "bias"): value for name, value in plain.items()}
+    plain = {name.replace(".gamma", ".weight").replace(".beta", ".bias"): plain[name] for name in plain}
     names = bert_names(num_layers)
     for theirs in names:
         if theirs not in plain:
@@ -87,13 +89,13 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     return {ours: plain[theirs] for theirs, ours in names.items()}
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · Two lists of names
 def to_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     """The way back: the weights of a `TransformerEncoder` under the names of `transformers.BertModel`."""
     return {theirs: state[ours] for theirs, ours in bert_names(num_layers).items()}
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · The same settings, the same numbers
 CONFIG_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "d_model",
@@ -109,23 +111,25 @@ CONFIG_NAMES = {
 }
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · The same settings, the same numbers
 def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
     """The `ModelConfig` of a BERT's `config.json`.
 
     Raises:
-        ValueError: if it is another kind of model, or has positions that our encoder does not.
+        ValueError: if it is another kind of model, or a setting is missing or not one of ours.
     """
     kind, positions = settings.get("model_type"), settings.get("position_embedding_type", "absolute")
-    if kind != "bert" or positions != "absolute":
+    if kind != "bert" or positions != "absolute" or settings.get("is_decoder"):
         raise ValueError(
-            f"model_type must be 'bert' with position_embedding_type 'absolute', got {kind!r} with {positions!r}"
+            f"model_type must be 'bert', an encoder with position_embedding_type 'absolute', got {kind!r} with {positions!r}"
         )
-    found = {ours: settings[theirs] for theirs, ours in CONFIG_NAMES.items() if theirs in settings}
+    if missing := [name for name in CONFIG_NAMES if name not in settings]:
+        raise ValueError(f"the config of a BERT must hold {missing[0]}")
+    found = {ours: settings[theirs] for theirs, ours in CONFIG_NAMES.items()}
     return ModelConfig(**found, norm_first=False, embedding_norm=True)
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · The same settings, the same numbers
 def config_to_bert(config: ModelConfig) -> dict[str, Any]:
     """The settings of the BERT that computes what an encoder of this config does.
 
@@ -140,7 +144,7 @@ def config_to_bert(config: ModelConfig) -> dict[str, Any]:
     return found | {"model_type": "bert", "attention_probs_dropout_prob": config.dropout}
 
 
-# chapters/day11_deeper.md · Real weights
+# chapters/day11_deeper.md · Real weights, and their tokenizer
 def plain_normalizer() -> normalizers.Normalizer:
     """BERT's lower case, after what the Penn Treebank tore apart is joined: "do n't" becomes "don't", "-lrb-" a bracket."""
     return normalizers.Sequence(
@@ -153,24 +157,7 @@ def plain_normalizer() -> normalizers.Normalizer:
     )
 
 
-# chapters/day11_deeper.md · Real weights
-def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int) -> list[str]:
-    """At most `size` pieces of a BERT vocabulary: special tokens, single characters, then those that `texts` use most.
-
-    Special tokens come first, where our tokenizers want them; the rest keeps the vocabulary's order.
-    """
-    counts: Counter[str] = Counter()
-    if size < len(tokens):
-        full = wordpiece(tokens)
-        for text in texts:
-            counts.update(full.encode(text, add_special_tokens=False).tokens)
-    needed = [t for t in tokens if len(t.removeprefix("##")) == 1 and t.isascii()]
-    others = sorted(set(tokens) - set(needed) - set(SPECIAL_TOKENS), key=lambda t: (-counts[t], t))
-    chosen = {*needed, *others[: max(0, size - len(SPECIAL_TOKENS) - len(needed))]}
-    return [*SPECIAL_TOKENS, *(token for token in tokens if token in chosen)]
-
-
-# chapters/day11_deeper.md · Real weights
+# chapters/day11_deeper.md · Real weights, and their tokenizer
 def wordpiece(tokens: Sequence[str]) -> Tokenizer:
     """The library's WordPiece tokenizer of a vocabulary, with `plain_normalizer`."""
     backend = bert_backend(models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]"))
@@ -178,11 +165,38 @@ def wordpiece(tokens: Sequence[str]) -> Tokenizer:
     return backend
 
 
-# chapters/day11_deeper.md · Real weights
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int) -> list[str]:
+    """At most `size` pieces of a BERT vocabulary: special tokens, single characters, then those that `texts` use most.
+
+    Special tokens come first, where our tokenizers want them; the rest keeps the vocabulary's order.
+
+    Raises:
+        ValueError: if a special token is missing, or `size` is too small, or texts are needed and there are none.
+    """
+    for token in SPECIAL_TOKENS:
+        require(token in tokens, "vocab.txt", f"{len(tokens)} lines", f"a vocabulary with {token}")
+    needed = [t for t in tokens if len(t.removeprefix("##")) == 1 and t.isascii()]
+    room = size - len(SPECIAL_TOKENS) - len(needed)
+    require(
+        room >= 0, "vocab_size", size, f"at least {size - room}, the special tokens and single characters"
+    )
+    counts: Counter[str] = Counter()
+    if size < len(tokens):
+        full = wordpiece(tokens)
+        for text in texts:
+            counts.update(full.encode(text, add_special_tokens=False).tokens)
+        require(bool(counts), "texts", "none", "given, to choose the entries by")
+    others = sorted(set(tokens) - set(needed) - set(SPECIAL_TOKENS), key=lambda t: (-counts[t], t))
+    chosen = {*needed, *others[:room]}
+    return [*SPECIAL_TOKENS, *(token for token in tokens if token in chosen)]
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
 BERT_FILES = ("config.json", "model.safetensors", "vocab.txt")
 
 
-# chapters/day11_deeper.md · Real weights
+# chapters/day11_deeper.md · Real weights, and their tokenizer
 def bert_folder(source: str | Path) -> Path:
     """The folder of a BERT: a local one, or else the files of that name on the Hugging Face hub.
 
@@ -200,7 +214,33 @@ def bert_folder(source: str | Path) -> Path:
         raise ValueError(f"{source} is neither a folder nor to be had from the hub: {reason}") from None
 
 
-# chapters/day11_deeper.md · Real weights
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def source_name(source: str | Path) -> str:
+    """What a record calls the source of weights: the name on the hub, or of the folder, never a path."""
+    return Path(source).resolve().name if Path(source).is_dir() else str(source)
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def read_bert(folder: Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
+    """Config, vocabulary and weights (under our names) in the folder of a BERT.
+
+    Raises:
+        ValueError: one sentence, if a file is missing, broken, or not that of a BERT.
+    """
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tokens = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is not the folder of a BERT: {error}") from None
+    config = config_from_bert(settings)
+    if len(tokens) != config.vocab_size:
+        raise ValueError(
+            f"{folder}: vocab.txt has {len(tokens)} lines, but the model {config.vocab_size} entries"
+        )
+    return config, tokens, from_bert(read_weights(folder / "model.safetensors"), config.num_layers)
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
 def convert(
     source: str | Path,
     folder: str | Path,
@@ -211,37 +251,25 @@ def convert(
     """Write the encoder and the tokenizer of a BERT into `folder`, for `initial` in the config of a run.
 
     With a `vocab_size` only as many entries are kept, those that `texts` use most; and only the first `max_length`
-    positions. Returns the config of the model.
-
-    Raises:
-        ValueError: one sentence, if a file is missing, broken, or not that of a BERT.
+    positions. Returns the config of the model. A ValueError of one sentence refuses whatever is not a BERT's.
     """
     found, folder = bert_folder(source), Path(folder)
-    try:
-        settings = json.loads((found / "config.json").read_text(encoding="utf-8"))
-        tokens = (found / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{found} is not the folder of a BERT: {error}") from None
-    config = config_from_bert(settings)
-    if len(tokens) != config.vocab_size:
-        raise ValueError(
-            f"{found}: vocab.txt has {len(tokens)} lines, but the model {config.vocab_size} entries"
-        )
-    weights = from_bert(read_weights(found / "model.safetensors"), config.num_layers)
-    kept = kept_pieces(tokens, texts, vocab_size or len(tokens))
+    require(not (folder / "metrics.jsonl").exists(), "the folder", str(folder), "one that holds no run")
+    config, tokens, weights = read_bert(found)
+    kept = kept_pieces(tokens, texts, len(tokens) if vocab_size is None else vocab_size)
     ids = {token: i for i, token in enumerate(tokens)}
     weights["embedding.weight"] = weights["embedding.weight"][[ids[token] for token in kept]]
     length = min(max_length, config.max_length)
     weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
     config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
+    tokenizer = WordPieceTokenizer(wordpiece(kept), length)
+    digest = hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest()
+    origin = {"source": source_name(source), "file": "model.safetensors", "sha256": digest}
+    origin["vocab_size"] = vocab_size
+    record = {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
     save_file({f"encoder.{name}": value for name, value in weights.items()}, folder / "model.safetensors")
-    WordPieceTokenizer(wordpiece(kept), length).save(folder / "tokenizer.json")
-    digest = hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest()
-    origin = {"source": str(source), "file": "model.safetensors", "sha256": digest}
-    write_json(
-        folder / "run.json",
-        {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()},
-    )
+    tokenizer.save(folder / "tokenizer.json")
+    write_json(folder / "run.json", record)
     return config

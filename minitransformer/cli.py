@@ -11,12 +11,12 @@ from typing import NoReturn
 
 import minitransformer
 from minitransformer.bert import convert
-from minitransformer.config import load_config, load_pretrain_config, load_search
-from minitransformer.data import load_examples, load_imdb
+from minitransformer.config import load_config, load_pretrain_config, load_recipe, load_search
 from minitransformer.evaluate import Metrics, classify
 from minitransformer.pretrain import pretrain
+from minitransformer.recipe import film_texts, reproduce
 from minitransformer.report import evaluate_split, markdown_table, summarize, write_report
-from minitransformer.runs import load_run, read_run_record
+from minitransformer.runs import load_run, read_evaluations
 from minitransformer.train import fit, search
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "predict_texts",
     "read_texts",
     "report_evaluation",
+    "reproduce_recipe",
     "run_command",
     "yaml_file",
 ]
@@ -88,13 +89,13 @@ def build_parser() -> Parser:
     return parser
 
 
-# chapters/day10_report.md · The test split, counted
+# chapters/day10_report.md · What a reading leaves behind
 def evaluate_run(folder: str | Path, split: str, record: bool = False) -> tuple[str, Metrics]:
     """Where the examples of a split come from, and how the model of a run folder does on them; see `evaluate_split`."""
     return evaluate_split(folder, split, record)
 
 
-# chapters/day11_deeper.md · The command
+# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
     """Do what the command line asks for."""
     if arguments.command == "train":
@@ -107,6 +108,8 @@ def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
         folder = arguments.output or Path("runs", reading.name)
         print(f"held-out reviews: {pretrain(reading, folder, arguments.overwrite, arguments.resume)}")
         print(f"saved in {folder}")
+    elif arguments.command == "reproduce":
+        reproduce_recipe(arguments.recipe, arguments.output, settings)
     elif settings:
         raise ValueError(
             f"unknown arguments {' '.join(settings)}; see `minitransformer {arguments.command} --help`"
@@ -147,9 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "sst2_scratch"
 
 
-# chapters/day11_deeper.md · The command
+# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def add_train(commands: argparse._SubParsersAction) -> None:
-    """`train`, `pretrain`, `convert` and their options."""
+    """`train`, `pretrain`, `convert`, `reproduce` and their options."""
     add_training(commands, "train", "train a model on labelled texts", "configs/toy.yaml")
     add_training(commands, "pretrain", "let an encoder read with hidden words", "configs/toy_reading.yaml")
     bert = commands.add_parser("convert", allow_abbrev=False, help="take over the encoder of a BERT")
@@ -161,9 +164,16 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         "--vocab-size", type=int, metavar="N", help="keep the N entries that film reviews use most"
     )
     bert.add_argument("--max-length", type=int, default=128, metavar="T", help="keep the first T positions")
+    recipe = commands.add_parser(
+        "reproduce",
+        allow_abbrev=False,
+        help="everything, from raw text to the report; goes on where it stopped",
+    )
+    recipe.add_argument("recipe", type=yaml_file, metavar="RECIPE", help="such as configs/reproduce_toy.yaml")
+    recipe.add_argument("--output", metavar="DIR", help="the folder of the whole (default: runs/NAME)")
 
 
-# chapters/day10_report.md · The test split, counted
+# chapters/day10_report.md · What a reading leaves behind
 def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
     """Print how the model of a run folder does on a split: a line for people, or one JSON object.
 
@@ -179,7 +189,7 @@ def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
         "interval95": list(metrics.interval95),
         "loss": metrics.loss,
     }
-    readings = f", reading {read_run_record(folder)['evaluations'][split]['readings']}" if keep else ""
+    readings = f", reading {read_evaluations(folder)[split]['readings']}" if keep else ""
     print(json.dumps(record) if as_json else f"{folder} on {source}: {metrics}{readings}")
 
 
@@ -224,11 +234,16 @@ def add_training(commands: argparse._SubParsersAction, command: str, title: str,
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run in that folder")
 
 
-# chapters/day11_deeper.md · The command
+# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def convert_bert(arguments: argparse.Namespace) -> None:
-    """Do `convert`: the texts that decide which entries stay are SST-2's training phrases and IMDB's training reviews."""
-    texts: list[str] = []
-    if arguments.vocab_size is not None:
-        texts = load_examples("sst2", "train").texts + load_imdb("train").texts
+    """Do `convert`."""
+    texts = film_texts() if arguments.vocab_size is not None else []
     config = convert(arguments.source, arguments.folder, arguments.vocab_size, arguments.max_length, texts)
     print(f"saved in {arguments.folder}: {config}")
+
+
+# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
+def reproduce_recipe(path: str, output: str | None, settings: list[str]) -> None:
+    """Do `reproduce`, and print its summary."""
+    plan = load_recipe(path, settings)
+    print(reproduce(plan, output or Path("runs", plan.name)).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The settings of a run as dataclasses, read from YAML and the command line."""
 
 import math
@@ -19,15 +19,19 @@ from minitransformer.tokenizer import SPECIAL_TOKENS
 __all__ = [
     "DataConfig",
     "PretrainConfig",
+    "RecipeConfig",
     "RunConfig",
     "SearchConfig",
     "SettingsLoader",
     "TrainingConfig",
+    "check_reading",
     "check_run",
+    "check_training",
     "config_keys",
     "core_schema",
     "load_config",
     "load_pretrain_config",
+    "load_recipe",
     "load_search",
     "one_sentence",
     "read_settings",
@@ -44,7 +48,7 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
 @dataclass(frozen=True)
 class DataConfig:
     """Which examples a run sees.
@@ -70,7 +74,7 @@ class DataConfig:
         require(size is None or size >= 1, "data.train_size", size, "at least 1, or null for all")
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
 @dataclass(frozen=True)
 class TrainingConfig:
     """How the weights are found: AdamW, a schedule for its rate, gradients clipped by their norm.
@@ -100,24 +104,10 @@ class TrainingConfig:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batches", "max_skipped", "log_every", "checkpoint_every"):
-            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
-        rate, decay, norm = self.learning_rate, self.weight_decay, self.max_grad_norm
-        require(0 < rate < math.inf, "training.learning_rate", rate, "positive and finite")
-        require(0 <= decay < math.inf, "training.weight_decay", decay, "finite and not negative")
-        require(norm > 0, "training.max_grad_norm", norm, "positive (.inf never clips)")
-        require(0 <= self.warmup < 1, "training.warmup", self.warmup, "a share in [0, 1)")
-        require(0 < self.layer_decay <= 1, "training.layer_decay", self.layer_decay, "a share in (0, 1]")
-        require(0 <= self.ema < 1, "training.ema", self.ema, "a share in [0, 1)")
-        size, parts = self.batch_size, self.micro_batches
-        require(parts <= size, "training.micro_batches", parts, f"at most training.batch_size={size}")
-        words = {"schedule": "constant, linear", "device": "auto, cpu, cuda", "autocast": "off, bf16, fp16"}
-        for name, allowed in words.items():
-            value = getattr(self, name)
-            require(value in allowed.split(", "), f"training.{name}", value, f"one of {allowed}")
+        check_training(self)
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run: on the same machine and versions, the same values give the same run.
@@ -183,7 +173,7 @@ def config_keys(kind: type, prefix: str = "") -> list[str]:
     return keys
 
 
-# chapters/day09_sprint.md · Settings of a pretraining run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 @dataclass(frozen=True)
 class PretrainConfig:
     """Everything that decides a pretraining run.
@@ -209,34 +199,10 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         check_run(self.name, self.seed, self.model)
-        require(self.corpus in ("imdb", "toy"), "corpus", self.corpus, "'imdb' or 'toy'")
-        longest = self.model.max_length - 2
-        require(
-            1 <= self.chunk_length <= longest,
-            "chunk_length",
-            self.chunk_length,
-            f"in 1 … {longest} (model.max_length less two for [CLS] and [SEP])",
-        )
-        require(self.held_out >= 1, "held_out", self.held_out, "at least 1")
-        require(0 < self.mask_rate < 1, "mask_rate", self.mask_rate, "a share in (0, 1)")
-        require(
-            0 <= self.label_weight < math.inf, "label_weight", self.label_weight, "finite and not negative"
-        )
-        require(
-            self.training.micro_batches == 1,
-            "training.micro_batches",
-            self.training.micro_batches,
-            "1 when pretraining",
-        )
-        require(
-            self.model.vocab_size <= 2**16,
-            "model.vocab_size",
-            self.model.vocab_size,
-            "at most 65536, the ids that 16 bits can hold",
-        )
+        check_reading(self)
 
 
-# chapters/day09_sprint.md · Settings of a pretraining run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def save_config(config: RunConfig | PretrainConfig, path: str | Path) -> None:
     """Write a run's settings as YAML, which `load_config` or `load_pretrain_config` reads back to an equal object."""
     Path(path).write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
@@ -352,7 +318,25 @@ def variant_config(plan: SearchConfig, variant: str, seed: int) -> RunConfig:
         raise ValueError(f"variant {variant!r}: {error}") from None
 
 
-# chapters/day09_sprint.md · Settings of a pretraining run
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def check_reading(config: PretrainConfig) -> None:
+    """What the settings of a pretraining run must fulfil beyond `check_run`."""
+    longest = config.model.max_length - 2
+    in_chunk = f"in 1 … {longest} (model.max_length less two for [CLS] and [SEP])"
+    weight, vocab_size = config.label_weight, config.model.vocab_size
+    parts = config.training.micro_batches
+    require(config.corpus in ("imdb", "toy"), "corpus", config.corpus, "'imdb' or 'toy'")
+    require(1 <= config.chunk_length <= longest, "chunk_length", config.chunk_length, in_chunk)
+    require(config.held_out >= 1, "held_out", config.held_out, "at least 1")
+    require(0 < config.mask_rate < 1, "mask_rate", config.mask_rate, "a share in (0, 1)")
+    require(0 <= weight < math.inf, "label_weight", weight, "finite and not negative")
+    require(parts == 1, "training.micro_batches", parts, "1 when pretraining")
+    require(
+        vocab_size <= 2**16, "model.vocab_size", vocab_size, "at most 65536, the ids that 16 bits can hold"
+    )
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def check_run(name: str, seed: int, model: ModelConfig) -> None:
     """What every run's settings must fulfil."""
     require(re.fullmatch(r"[\w-][\w.-]*", name) is not None, "name", name, "a plain folder name")
@@ -364,7 +348,75 @@ def check_run(name: str, seed: int, model: ModelConfig) -> None:
     require(model.max_length >= shortest, "model.max_length", model.max_length, f"at least {shortest}")
 
 
-# chapters/day09_sprint.md · Settings of a pretraining run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def load_pretrain_config(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
     """Read the settings of a pretraining run; see `load_config`."""
     return read_settings(PretrainConfig, path, overrides)
+
+
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
+def check_training(settings: TrainingConfig) -> None:
+    """What the settings of every training must fulfil."""
+    for name in ("epochs", "batch_size", "micro_batches", "max_skipped", "log_every", "checkpoint_every"):
+        require(getattr(settings, name) >= 1, f"training.{name}", getattr(settings, name), "at least 1")
+    rate, decay, norm = settings.learning_rate, settings.weight_decay, settings.max_grad_norm
+    require(0 < rate < math.inf, "training.learning_rate", rate, "positive and finite")
+    require(0 <= decay < math.inf, "training.weight_decay", decay, "finite and not negative")
+    require(norm > 0, "training.max_grad_norm", norm, "positive (.inf never clips)")
+    for name in ("warmup", "ema"):
+        require(
+            0 <= getattr(settings, name) < 1, f"training.{name}", getattr(settings, name), "a share in [0, 1)"
+        )
+    share, size, parts = settings.layer_decay, settings.batch_size, settings.micro_batches
+    require(0 < share <= 1, "training.layer_decay", share, "a share in (0, 1]")
+    require(parts <= size, "training.micro_batches", parts, f"at most training.batch_size={size}")
+    words = {"schedule": "constant, linear", "device": "auto, cpu, cuda", "autocast": "off, bf16, fp16"}
+    for name, allowed in words.items():
+        value = getattr(settings, name)
+        require(value in allowed.split(", "), f"training.{name}", value, f"one of {allowed}")
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+@dataclass(frozen=True)
+class RecipeConfig:
+    """A recipe from raw text to the report: an encoder that has read or was taken over, and runs that start from it.
+
+    Attributes:
+        train: the config file of the runs on labelled texts; it stands beside the recipe's own file, like `pretrain`.
+        seeds: which seeds the runs get.
+        pretrain: the config file of the reading.
+        convert: in its place, the folder or the name on the hub of a BERT.
+        vocab_size: how many of that BERT's entries are kept; None keeps all.
+    """
+
+    name: str
+    train: str
+    seeds: list[int]
+    pretrain: str | None = None
+    convert: str | None = None
+    vocab_size: int | None = None
+
+    def __post_init__(self) -> None:
+        different = len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds)
+        require(different, "seeds", self.seeds, "different numbers, one at least")
+        one = (self.pretrain is None) != (self.convert is None)
+        require(one, "pretrain", self.pretrain, "given if convert is not, and null if it is")
+        least = len(SPECIAL_TOKENS) + 1
+        enough = self.vocab_size is None or self.vocab_size >= least
+        require(enough, "vocab_size", self.vocab_size, f"at least {least}, or null for all")
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig:
+    """Read a recipe from a YAML file, and check the settings of all its stages before any work is done.
+
+    Raises:
+        ValueError: one sentence that names the file, the key, its value and what is allowed.
+    """
+    plan, here = read_settings(RecipeConfig, path, overrides), Path(path).parent
+    plan = replace(plan, train=str(here / plan.train))
+    load_config(plan.train, ["--seed", str(plan.seeds[0])])
+    if plan.pretrain is not None:
+        plan = replace(plan, pretrain=str(here / plan.pretrain))
+        load_pretrain_config(str(plan.pretrain))
+    return plan

@@ -14,7 +14,7 @@ from minitransformer.layers import (
     TransformerEncoderLayer,
 )
 
-__all__ = ["POSITIONS", "TransformerEncoder", "check_ids", "make_positions"]
+__all__ = ["POSITIONS", "TokenEmbeddings", "TransformerEncoder", "check_ids", "make_positions"]
 
 # chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
 POSITIONS = {"learned": LearnedPositionalEncoding, "sinusoidal": SinusoidalPositionalEncoding}
@@ -49,12 +49,45 @@ def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int) -> None:
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
-class TransformerEncoder(nn.Module):
-    """Token ids in, one context-dependent vector per token out (Vaswani et al., 2017, sections 3.1 and 3.4).
+class TokenEmbeddings(nn.Module):
+    """What the first layer sees: tokens plus positions plus, in BERT, the kinds of tokens; normalised by `norm`."""
 
-    BERT's variants: a `type_vocab_size` above 0 adds an embedding of the kind of a token (first or second sentence),
-    `embedding_norm` a LayerNorm before the first layer (Devlin et al., 2019).
-    """
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        max_length: int,
+        dropout: float,
+        positions: str,
+        padding_id: int,
+        norm: nn.Module,
+        type_vocab_size: int,
+    ):
+        super().__init__()
+        self.padding_id = padding_id
+        self.embedding = nn.Embedding(vocab_size, d_model, padding_idx=padding_id)
+        self.positions, self.scale = make_positions(positions, d_model, max_length)
+        self.token_types = nn.Embedding(type_vocab_size, d_model) if type_vocab_size else None
+        self.embedding_norm = norm
+        self.dropout = nn.Dropout(dropout)
+
+    def embed(
+        self, input_ids: Int[Tensor, "B T"], token_type_ids: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """Look up and add up. Without `token_type_ids` every token is of type 0."""
+        check_ids(input_ids, self.embedding.num_embeddings)
+        x = self.positions(self.embedding(input_ids) * self.scale)
+        if self.token_types is not None:
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            x = x + self.token_types(types)
+        elif token_type_ids is not None:
+            raise ValueError("token_type_ids need a model with a type_vocab_size of at least 1, got one of 0")
+        return self.dropout(self.embedding_norm(x))
+
+
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
+class TransformerEncoder(TokenEmbeddings):
+    """Token ids in, one vector per token out (Vaswani et al., 2017, section 3; as BERT, Devlin et al., 2019)."""
 
     def __init__(
         self,
@@ -74,13 +107,9 @@ class TransformerEncoder(nn.Module):
         embedding_norm: bool = False,
         type_vocab_size: int = 0,
     ):
-        super().__init__()
-        self.padding_id = padding_id
-        self.embedding = nn.Embedding(vocab_size, d_model, padding_idx=padding_id)
-        self.positions, self.scale = make_positions(positions, d_model, max_length)
-        self.token_types = nn.Embedding(type_vocab_size, d_model) if type_vocab_size else None
-        self.embedding_norm = LayerNorm(d_model, layer_norm_eps, fused) if embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        first = LayerNorm(d_model, layer_norm_eps, fused) if embedding_norm else nn.Identity()
+        stage = (vocab_size, d_model, max_length, dropout, positions, padding_id, first, type_vocab_size)
+        super().__init__(*stage)
         settings = (d_model, num_heads, d_ff, dropout, activation, norm_first, fused, layer_norm_eps)
         self.layers = nn.ModuleList(TransformerEncoderLayer(*settings) for _ in range(num_layers))
         self.norm = LayerNorm(d_model, layer_norm_eps, fused) if norm_first else nn.Identity()
@@ -91,19 +120,9 @@ class TransformerEncoder(nn.Module):
         attention_mask: Bool[Tensor, "B T"] | None = None,
         token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T C"]:
-        """Encode a batch. The mask is True on real tokens; without one, all ids but `padding_id` are real.
-
-        Without `token_type_ids` every token is of type 0.
-        """
-        check_ids(input_ids, self.embedding.num_embeddings)
-        if attention_mask is None:
-            attention_mask = input_ids != self.padding_id
-        x = self.positions(self.embedding(input_ids) * self.scale)
-        if self.token_types is not None:
-            x = x + self.token_types(
-                torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            )
-        x = self.dropout(self.embedding_norm(x))
+        """Encode a batch. The mask is True on real tokens; without one, all ids but `padding_id` are real."""
+        x = self.embed(input_ids, token_type_ids)
+        mask = input_ids != self.padding_id if attention_mask is None else attention_mask
         for layer in self.layers:
-            x = layer(x, attention_mask)
+            x = layer(x, mask)
         return self.norm(x)

@@ -18,6 +18,7 @@ from minitransformer.tokenizer import WordTokenizer
 __all__ = [
     "CONTRASTS",
     "EDITS",
+    "GROUPS",
     "LABELS",
     "NEGATIONS",
     "CalibrationBin",
@@ -28,6 +29,7 @@ __all__ = [
     "calibration_error",
     "classify",
     "confusion_matrix",
+    "difference_interval",
     "evaluate",
     "group_names",
     "mcnemar",
@@ -175,6 +177,52 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
+# chapters/day10_report.md · What a reading leaves behind
+NEGATIONS = frozenset(
+    [
+        "no",
+        "not",
+        "never",
+        "nothing",
+        "nobody",
+        "none",
+        "neither",
+        "nor",
+        "cannot",
+        "without",
+        "hardly",
+        "barely",
+        "n't",
+    ]
+)
+
+# chapters/day10_report.md · What a reading leaves behind
+CONTRASTS = frozenset(
+    ["but", "although", "though", "however", "despite", "yet", "while", "instead", "unless"]
+)
+
+
+# chapters/day10_report.md · What a reading leaves behind
+def traits(text: str) -> dict[str, int | bool]:
+    """What may make a text hard: its number of words, whether it negates, whether it turns."""
+    words = text.lower().replace("n't", " n't").split()
+    return {
+        "words": len(words),
+        "negation": any(word in NEGATIONS for word in words),
+        "contrast": any(word in CONTRASTS for word in words),
+    }
+
+
+# chapters/day10_report.md · Do validation and test agree?
+def difference_interval(first: Metrics, second: Metrics) -> tuple[float, float]:
+    """The 95 % interval of `first` less `second`, two accuracies on different examples (Newcombe, 1998, method 10)."""
+    (low1, high1), (low2, high2) = first.interval95, second.interval95
+    difference = first.accuracy - second.accuracy
+    below = math.hypot(first.accuracy - low1, high2 - second.accuracy)
+    above = math.hypot(high1 - first.accuracy, second.accuracy - low2)
+    return difference - below, difference + above
+
+
 # chapters/day10_report.md · Four numbers instead of one
 def confusion_matrix(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> Int[Tensor, "K K"]:
     """How often each label (row) was answered by each label (column), for the two labels of a sentiment."""
@@ -213,65 +261,34 @@ def calibration_error(bins: Sequence[CalibrationBin]) -> float:
 
 
 # chapters/day10_report.md · Where it is right: length, negation, contrast
-NEGATIONS = frozenset(
-    [
-        "no",
-        "not",
-        "never",
-        "nothing",
-        "nobody",
-        "none",
-        "neither",
-        "nor",
-        "cannot",
-        "without",
-        "hardly",
-        "barely",
-        "n't",
-    ]
+GROUPS = (
+    "up to 10 words",
+    "11 to 20 words",
+    "21 to 30 words",
+    "over 30 words",
+    "with a negation",
+    "without a negation",
+    "with a contrast",
+    "without a contrast",
 )
-
-# chapters/day10_report.md · Where it is right: length, negation, contrast
-CONTRASTS = frozenset(
-    ["but", "although", "though", "however", "despite", "yet", "while", "instead", "unless"]
-)
-
-
-# chapters/day10_report.md · Where it is right: length, negation, contrast
-def traits(text: str) -> dict[str, int | bool]:
-    """What may make a text hard: its number of words, whether it negates, whether it turns."""
-    words = text.lower().replace("n't", " n't").split()
-    return {
-        "words": len(words),
-        "negation": any(word in NEGATIONS for word in words),
-        "contrast": any(word in CONTRASTS for word in words),
-    }
 
 
 # chapters/day10_report.md · Where it is right: length, negation, contrast
 def group_names(record: dict[str, Any]) -> list[str]:
-    """The groups that an example with these `traits` belongs to."""
-    limits = [
-        (10, "up to 10 words"),
-        (20, "11 to 20 words"),
-        (30, "21 to 30 words"),
-        (10**9, "over 30 words"),
-    ]
-    length = next(name for limit, name in limits if record["words"] <= limit)
-    negation = "with a negation" if record["negation"] else "without a negation"
-    contrast = "with a contrast" if record["contrast"] else "without a contrast"
-    return [length, negation, contrast]
+    """The groups that an example with these `traits` belongs to: one of length, one of negation, one of contrast."""
+    length = GROUPS[sum(record["words"] > limit for limit in (10, 20, 30))]
+    return [length, GROUPS[4 if record["negation"] else 5], GROUPS[6 if record["contrast"] else 7]]
 
 
 # chapters/day10_report.md · Where it is right: length, negation, contrast
 def accuracy_by_group(records: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """For each group of `group_names`: how many examples it has, and how many of them were answered right."""
-    found: dict[str, tuple[int, int]] = {}
+    """For each group that occurs, in the order of `GROUPS`: how many examples it has, and how many were answered right."""
+    found = {name: [0, 0] for name in GROUPS}
     for record in records:
         for name in group_names(record):
-            n, correct = found.get(name, (0, 0))
-            found[name] = (n + 1, correct + bool(record["correct"]))
-    return dict(sorted(found.items()))
+            found[name][0] += 1
+            found[name][1] += bool(record["correct"])
+    return {name: (n, correct) for name, (n, correct) in found.items() if n}
 
 
 # chapters/day10_report.md · Small edits

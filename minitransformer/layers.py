@@ -1,19 +1,30 @@
 # Generated from chapters/day03_encoder_layer.md, chapters/day11_deeper.md; edit the chapters, not this file.
-"""Positions, feed-forward network, LayerNorm and the encoder layer."""
+"""Positions, feed-forward network, LayerNorm and the encoder layer, with gradients by hand."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from minitransformer.attention import MultiHeadAttention
-from minitransformer.linear import Linear
+from minitransformer.attention import (
+    MultiHeadAttention,
+    attention_gradients,
+    head_mask,
+    merge_heads,
+    scaled_dot_product_attention,
+    split_heads,
+)
+from minitransformer.linear import Linear, linear_gradients
 
 __all__ = [
     "ACTIVATIONS",
     "LayerNorm",
+    "LayerNormFunction",
     "LearnedPositionalEncoding",
     "PositionwiseFeedForward",
     "SinusoidalPositionalEncoding",
@@ -21,7 +32,10 @@ __all__ = [
     "apply_rotary",
     "check_length",
     "check_width",
+    "encoder_layer_gradients",
+    "gelu_slope",
     "layer_norm",
+    "layer_norm_gradients",
     "position_angles",
     "sinusoidal_encoding",
 ]
@@ -193,9 +207,8 @@ class LayerNorm(nn.Module):
 class TransformerEncoderLayer(nn.Module):
     """Self-attention, then a feed-forward network, each with a residual and a LayerNorm.
 
-    The paper's order is post-norm, `norm(x + f(x))` (Vaswani et al., 2017, section 3.1); norm_first gives pre-norm,
-    `x + f(norm(x))` (Xiong et al., 2020). attention_mask is boolean, `[B, T]` or `[B, T, T]`, True = attend.
-    fused uses PyTorch's kernels. Raises ValueError for wrong sizes, dropouts, activations or masks.
+    Post-norm, `norm(x + f(x))` (Vaswani et al., 2017, section 3.1), or with norm_first pre-norm, `x + f(norm(x))` (Xiong
+    et al., 2020). attention_mask is boolean, `[B, T]` or `[B, T, T]`, True = attend; a wrong value is a ValueError.
     """
 
     def __init__(
@@ -231,3 +244,79 @@ class TransformerEncoderLayer(nn.Module):
         """The attention branch: tokens attend to tokens; dropout follows."""
         out, _ = self.self_attn(x, attention_mask=mask)
         return self.dropout(out)
+
+
+# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
+def layer_norm_gradients(
+    x: Float[Tensor, "*B C"], weight: Float[Tensor, "C"], grad_out: Float[Tensor, "*B C"], eps: float = 1e-5
+) -> tuple[Float[Tensor, "*B C"], Float[Tensor, "C"], Float[Tensor, "C"]]:
+    """The gradients of `layer_norm` by x, weight and bias."""
+    sigma = (x.var(-1, keepdim=True, correction=0) + eps).sqrt()
+    normal = (x - x.mean(-1, keepdim=True)) / sigma
+    grad = grad_out * weight
+    along = normal * (grad * normal).mean(-1, keepdim=True)
+    grad_x = (grad - grad.mean(-1, keepdim=True) - along) / sigma
+    rows = grad_out.reshape(-1, x.size(-1))
+    return grad_x, (rows * normal.reshape(rows.shape)).sum(0), rows.sum(0)
+
+
+# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
+class LayerNormFunction(torch.autograd.Function):
+    """`layer_norm` with its backward pass written out; see `layer_norm_gradients`."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        return layer_norm(x, weight, bias, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        return *layer_norm_gradients(x, weight, grad_out, ctx.eps), None
+
+
+# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
+def gelu_slope(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The derivative of GELU, Φ(x) + x φ(x)."""
+    bell = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * bell
+
+
+# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
+@torch.no_grad()
+def encoder_layer_gradients(
+    layer: Any, x: Float[Tensor, "B T C"], grad_out: Float[Tensor, "B T C"], mask: Tensor | None = None
+) -> tuple[Float[Tensor, "B T C"], dict[str, Tensor]]:
+    """The gradients of a post-norm encoder layer with GELU, without dropout: by its input, and by each parameter."""
+    attention, network, heads = layer.self_attn, layer.feed_forward, layer.self_attn.num_heads
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, gradients: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        grad, found[f"{name}.weight"], found[f"{name}.bias"] = gradients
+        return grad
+
+    def linear(name: str, x: Tensor, grad: Tensor) -> Tensor:
+        return keep(name, linear_gradients(x, layer.get_submodule(name).weight, grad))
+
+    def norm(name: str, x: Tensor, grad: Tensor) -> Tensor:
+        module = layer.get_submodule(name)
+        return keep(name, layer_norm_gradients(x, module.weight, grad, module.eps))
+
+    q, k, v = (split_heads(f(x), heads) for f in (attention.q_proj, attention.k_proj, attention.v_proj))
+    out, weights = scaled_dot_product_attention(q, k, v, head_mask(mask, q, k))
+    merged = merge_heads(out)
+    first = x + attention.out_proj(merged)
+    middle = layer.norm1(first)
+    hidden = network.linear1(middle)
+    active = F.gelu(hidden)
+    second = middle + network.linear2(active)
+
+    grad = norm("norm2", second, grad_out)
+    inner = linear("feed_forward.linear2", active, grad) * gelu_slope(hidden)
+    grad = norm("norm1", first, grad + linear("feed_forward.linear1", middle, inner))
+    grad_heads = split_heads(linear("self_attn.out_proj", merged, grad), heads)
+    for part, g in zip("qkv", attention_gradients(q, k, v, weights, grad_heads), strict=True):
+        grad = grad + linear(f"self_attn.{part}_proj", x, merge_heads(g))
+    return grad, found

@@ -1,4 +1,4 @@
-# Generated from chapters/day01_attention_derived.md; edit the chapter, not this file.
+# Generated from chapters/day01_attention_derived.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """A linear layer whose backward pass is derived by hand."""
 
 import math
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Linear", "LinearFunction"]
+__all__ = ["Linear", "LinearFunction", "linear_gradients"]
 
 
 # chapters/day01_attention_derived.md · `LinearFunction`: our backward pass
@@ -69,3 +69,12 @@ class Linear(nn.Module):
             )
         function = F.linear if self.fused else LinearFunction.apply
         return function(x, self.weight, self.bias)
+
+
+# chapters/day11_deeper.md · Through the projections, to the tokens
+def linear_gradients(
+    x: Float[Tensor, "*batch I"], weight: Float[Tensor, "O I"], grad_out: Float[Tensor, "*batch O"]
+) -> tuple[Float[Tensor, "*batch I"], Float[Tensor, "O I"], Float[Tensor, "O"]]:
+    """The gradients of `x Wᵀ + b` by x, W and b: `G W`, `Gᵀ X` and the column sums of `G`."""
+    rows = grad_out.reshape(-1, grad_out.size(-1))  # all leading axes as one
+    return grad_out @ weight, rows.T @ x.reshape(-1, x.size(-1)), rows.sum(0)

@@ -73,9 +73,8 @@ class ModelConfig:
             _field(self, name, "an integer of at least 1", lambda value: value >= 1)
         even, last = self.positions != "sinusoidal" or self.d_model % 2 == 0, self.vocab_size - 1
         _field(self, "d_model", "even for sinusoidal positions", lambda _: even)
-        _field(
-            self, "num_heads", f"a divisor of d_model={self.d_model}", lambda value: self.d_model % value == 0
-        )
+        divisor = f"a divisor of d_model={self.d_model}"
+        _field(self, "num_heads", divisor, lambda value: self.d_model % value == 0)
         _field(self, "dropout", "a number in [0, 1)", lambda value: 0 <= value < 1)
         _field(self, "activation", f"one of {sorted(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)
         _field(self, "positions", f"one of {sorted(POSITIONS)}", lambda value: value in POSITIONS)
@@ -164,7 +163,7 @@ class PreTrained(nn.Module):
         return model.eval()
 
 
-# chapters/day09_sprint.md · The model of hidden words
+# chapters/day09_sprint.md · A second head, and the mean of the tokens
 class TransformerForSequenceClassification(PreTrained):
     """The encoder, and a linear layer that turns one vector per text into one logit per label.
 
@@ -197,13 +196,13 @@ class TransformerForSequenceClassification(PreTrained):
         return self.classifier(self.dropout(self.pool(hidden, attention_mask)))
 
 
-# chapters/day09_sprint.md · The model of hidden words
+# chapters/day09_sprint.md · A second head, and the mean of the tokens
 def first_token(hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:
     """The vector of the first token, [CLS]."""
     return hidden[:, 0]
 
 
-# chapters/day09_sprint.md · The model of hidden words
+# chapters/day09_sprint.md · A second head, and the mean of the tokens
 def mean_of_tokens(
     hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B C"]:
@@ -212,11 +211,11 @@ def mean_of_tokens(
     return (hidden * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
 
 
-# chapters/day09_sprint.md · The model of hidden words
+# chapters/day09_sprint.md · A second head, and the mean of the tokens
 POOLINGS = {"cls": first_token, "mean": mean_of_tokens}
 
 
-# chapters/day09_sprint.md · The model of hidden words
+# chapters/day09_sprint.md · A second head, and the mean of the tokens
 class TransformerForMaskedLM(TransformerForSequenceClassification):
     """The encoder with two heads: one names hidden tokens, the other labels the text.
 
@@ -237,7 +236,7 @@ class TransformerForMaskedLM(TransformerForSequenceClassification):
         return F.linear(states, self.encoder.embedding.weight, self.bias)
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
 def load_initial(model: PreTrained, path: Path) -> list[str]:
     """Fill `model` with what it shares with a pretrained model's safetensors file.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,7 +199,7 @@ class ChunkSampler(EpochSampler):
             )
         chunks = int((-(-np.diff(corpus.spans) // length)).sum())
         self.size = -(-chunks // batch_size)
-        self.batches = partial(chunk_batches, corpus, length, batch_size, seed)
+        self.batches: Any = partial(chunk_batches, corpus, length, batch_size, seed)
         self.epoch, self.first = 0, 0
 
 
@@ -224,7 +225,7 @@ def make_corpus_loader(corpus: Corpus, length: int, batch_size: int, seed: int =
     )
 
 
-# chapters/day09_sprint.md · The objective of hidden words
+# chapters/day09_sprint.md · One loop, two objectives
 @dataclass(frozen=True)
 class MaskedLMObjective:
     """Name the hidden tokens; and, with a `label_weight` above zero, also the label of the review.
@@ -256,7 +257,7 @@ class MaskedLMObjective:
         return token_loss, label_loss, int((logits.argmax(-1) == wanted).sum()), len(wanted)
 
 
-# chapters/day09_sprint.md · The objective of hidden words
+# chapters/day09_sprint.md · One loop, two objectives
 class MaskedLMTraining(MaskedLMObjective):
     """`MaskedLMObjective` as the training loop wants it; a result counts hidden tokens where others count examples."""
 
@@ -293,7 +294,7 @@ class MaskedLMTraining(MaskedLMObjective):
         return Metrics(total, correct / total, loss / total)
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def prepare_pretraining(
     config: PretrainConfig, folder: Path
 ) -> tuple[PretrainConfig, WordTokenizer, Corpus, Corpus]:
@@ -319,7 +320,7 @@ def prepare_pretraining(
     return config, tokenizer, corpus.part(read), corpus.part(held_out)
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def begin_pretraining(config: PretrainConfig, device: torch.device) -> TrainingState:
     """A model with fresh weights, its optimizer and scaler: the state before the first step."""
     torch.manual_seed(config.seed)
@@ -331,7 +332,7 @@ def begin_pretraining(config: PretrainConfig, device: torch.device) -> TrainingS
     return TrainingState(model, optimizer, make_scaler(device, settings.autocast))
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def pretrain(
     config: PretrainConfig, folder: str | Path, overwrite: bool = False, resume: bool = False
 ) -> Metrics:
@@ -368,7 +369,7 @@ def pretrain(
     return finish_pretraining(folder, config, state, corpus)
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def finish_pretraining(folder: Path, config: PretrainConfig, state: TrainingState, corpus: Corpus) -> Metrics:
     """Write the model and where it comes from."""
     assert isinstance(state.model, TransformerForMaskedLM)

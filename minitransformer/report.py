@@ -19,6 +19,7 @@ from minitransformer.evaluate import (
     calibration_bins,
     calibration_error,
     confusion_matrix,
+    difference_interval,
     mean_interval,
     predict,
     score,
@@ -29,6 +30,7 @@ from minitransformer.runs import (
     answer_records,
     load_run,
     read_answers,
+    read_evaluations,
     read_records,
     read_run_record,
     record_evaluation,
@@ -37,6 +39,7 @@ from minitransformer.train import flat
 
 __all__ = [
     "CLASSES",
+    "agreement",
     "architecture",
     "confidence_of",
     "cost_line",
@@ -45,12 +48,14 @@ __all__ = [
     "draw_curves",
     "evaluate_split",
     "figure_of",
+    "finished_record",
     "flat_settings",
     "group_rows",
     "last_validation",
     "markdown_table",
     "percent",
     "result_rows",
+    "results_of",
     "run_folders",
     "section",
     "settings_table",
@@ -58,6 +63,7 @@ __all__ = [
     "summarize",
     "summary",
     "table",
+    "without_folders",
     "write_report",
 ]
 
@@ -115,7 +121,7 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Pictures that change only if the run does
 def draw_curves(folder: Path) -> Path:
     """Training loss by step, and both accuracies by epoch, as `curves.svg`: equal runs give equal files."""
     steps, epochs = read_records(folder, "step"), read_records(folder, "epoch")
@@ -130,7 +136,7 @@ def draw_curves(folder: Path) -> Path:
     return save(folder / "curves.svg")
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Rows, sections, page
 def write_report(folder: str | Path) -> Path:
     """Write `report.md` and its figures into a run's folder; every number comes from the folder's own records.
 
@@ -140,44 +146,40 @@ def write_report(folder: str | Path) -> Path:
         ValueError: if the folder does not hold a finished run.
     """
     folder = Path(folder)
-    record, config = read_run_record(folder), load_config(folder / "config.yaml")
-    notes = folder / "notes.md"
-    results = table(
-        ["split", "examples", "accuracy (%)", "95 % interval", "loss", "readings"], result_rows(folder)
-    )
+    record, config = without_folders(finished_record(folder)), load_config(folder / "config.yaml")
+    header = ["split", "examples", "accuracy (%)", "95 % interval", "loss", "readings"]
+    results = table(header, result_rows(folder))
+    notes, start = folder / "notes.md", record.get("initial")
     picture = draw_architecture(config.model, folder / "architecture.svg").name
-    start = record.get("initial")
+    curves = f"![Training loss by step; accuracy by epoch]({draw_curves(folder).name})"
     origin = {key: record[key] for key in ("data", "initial", "machine", "code") if key in record}
-    fence = "`" * 3
     parts = [
         f"# {record['name']}, seed {record['seed']}",
         f"Class *{record['class']}*. {CLASSES[record['class']]}",
         f"It starts from `{start['folder']}/{start['file']}`." if start else "",
         notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
-        section("Results", results),
+        section("Results", results, agreement(folder)),
         section("Architecture", f"![The model from the text to the label]({picture})"),
-        section(
-            "Training",
-            f"![Training loss by step; accuracy by epoch]({draw_curves(folder).name})",
-            cost_line(folder),
-        ),
+        section("Training", curves, cost_line(folder)),
         split_section(folder, "validation"),
         split_section(folder, "test"),
         section("Settings", settings_table(config)),
-        section("Origin", f"{fence}json\n{json.dumps(origin, indent=2)}\n{fence}"),
+        section("Origin", f"```json\n{json.dumps(origin, indent=2)}\n```"),
     ]
     path = folder / "report.md"
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
     return path
 
 
-# chapters/day10_report.md · The test split, counted
+# chapters/day10_report.md · What a reading leaves behind
 def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple[str, Metrics]:
     """Where the examples of a split come from, and how the model of a run folder does on them.
 
     With `record` the answers and the result are kept in the folder, and the reading of the split is counted.
     """
     config, model, tokenizer = load_run(folder)
+    if record:
+        read_evaluations(folder)  # a broken record is found before the split is read
     examples = load_examples(config.data.name, split)
     logits, labels = predict(model, make_loader(examples, tokenizer, 256))
     metrics = score(logits, labels)
@@ -186,7 +188,7 @@ def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple
     return examples.source, metrics
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Pictures that change only if the run does
 def figure_of(width: float, height: float) -> tuple[Any, Any]:
     """An empty figure and the function that writes it as SVG: equal content gives equal files.
 
@@ -211,104 +213,136 @@ def figure_of(width: float, height: float) -> tuple[Any, Any]:
     return figure, save
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Pictures that change only if the run does
 def architecture(config: ModelConfig) -> list[str]:
-    """The parts that a text passes, in order, with their sizes."""
-    norm = "pre-norm" if config.norm_first else "post-norm"
-    parts = [
-        f"token embedding: {config.vocab_size:,} × {config.d_model}",
-        f"+ {config.positions} positions, up to {config.max_length}",
-        f"{config.num_layers} × encoder layer, {norm}",
-        f"self-attention: {config.num_heads} heads of width {config.d_model // config.num_heads}, add & norm",
-        f"feed-forward: {config.d_model} → {config.d_ff} → {config.d_model}, {config.activation}, add & norm",
+    """The parts that a text passes, in order, with their sizes; the third names the layer whose two parts follow."""
+    norm = "norm → {} → add" if config.norm_first else "{} → add → norm"
+    width = config.d_model // config.num_heads
+    embedding = f"token embedding: {config.vocab_size:,} × {config.d_model}"
+    positions = f"+ {config.positions} positions, up to {config.max_length}"
+    return [
+        embedding,
+        positions + (", norm" if asdict(config).get("embedding_norm") else ""),  # a setting of Day 11
+        f"{config.num_layers} × encoder layer, {'pre-norm' if config.norm_first else 'post-norm'}",
+        norm.format(f"self-attention: {config.num_heads} heads of width {width}"),
+        norm.format(
+            f"feed-forward: {config.d_model} → {config.d_ff} → {config.d_model}, {config.activation}"
+        ),
+        *(["norm"] if config.norm_first else []),
         {"cls": "the vector of [CLS]", "mean": "the mean over all tokens"}[config.pooling],
         f"linear layer: {config.d_model} → {config.num_labels}",
     ]
-    return parts
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Pictures that change only if the run does
 def draw_architecture(config: ModelConfig, path: Path) -> Path:
-    """The model from the text (below) to the label (above), with its sizes."""
-    figure, save = figure_of(6, 4.6)
+    """The model from the text (below) to the label (above), with its sizes; a frame holds what each layer repeats."""
+    figure, save = figure_of(6.4, 5)
     axes = figure.subplots()
-    parts = ["the text, as token ids", *architecture(config), "negative or positive"]
-    inside = range(4, 6)  # the parts of one layer
-    for i, part in enumerate(parts):
-        color = "#fdf1d8" if i in inside else "#dbe7f3" if 0 < i < len(parts) - 1 else "#ffffff"
-        box = {"boxstyle": "round,pad=0.35", "facecolor": color, "edgecolor": "#4477aa"}
-        axes.text(0.5, i, part, ha="center", va="center", fontsize=9, bbox=box)
-        if i:
-            axes.annotate(
-                "", (0.5, i - 0.3), (0.5, i - 0.7), arrowprops={"arrowstyle": "->", "color": "#555555"}
-            )
-    axes.set(xlim=(0, 1), ylim=(-0.6, len(parts) - 0.4))
+    parts = architecture(config)
+    boxes = ["the text, as token ids", *parts[:2], *parts[3:], "negative or positive"]
+    for y, part in enumerate(boxes):
+        color = "#fdf1d8" if y in (3, 4) else "#dbe7f3" if 0 < y < len(boxes) - 1 else "#ffffff"
+        box = {"boxstyle": "round,pad=0.4", "facecolor": color, "edgecolor": "#4477aa"}
+        axes.text(0.5, y, part, ha="center", va="center", fontsize=11, bbox=box)
+        if y:
+            arrow = {"arrowstyle": "->", "color": "#555555"}
+            axes.annotate("", (0.5, y - 0.3), (0.5, y - 0.7), arrowprops=arrow)
+    axes.plot([0.03, 0.97, 0.97, 0.03, 0.03], [2.5, 2.5, 4.5, 4.5, 2.5], "--", color="#b07d00", linewidth=1)
+    axes.text(0.985, 3.5, f"× {config.num_layers}", fontsize=13, va="center")
+    axes.set(xlim=(0, 1.08), ylim=(-0.5, len(boxes) - 0.5))
     axes.axis("off")
     return save(path)
 
 
-# chapters/day10_report.md · The final report
-def draw_calibration(answers: Sequence[dict[str, Any]], path: Path) -> Path:
-    """Accuracy against confidence: on the diagonal a model is as often right as it believes."""
-    figure, save = figure_of(4, 3.4)
-    axes = figure.subplots()
-    bins = calibration_bins(*confidence_of(answers))
-    axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=0.8)
-    axes.scatter(
-        [b.confidence for b in bins], [b.accuracy for b in bins], [8 + 200 * b.n / len(answers) for b in bins]
-    )
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(-0.02, 1.02))
-    return save(path)
-
-
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Pictures that change only if the run does
 def confidence_of(answers: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
     """How sure each answer was, and whether it was right."""
     positive = torch.tensor([a["positive"] for a in answers])
     return torch.maximum(positive, 1 - positive), torch.tensor([bool(a["correct"]) for a in answers])
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Pictures that change only if the run does
+def draw_calibration(answers: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Accuracy against confidence: on the diagonal a model is as often right as it believes."""
+    figure, save = figure_of(4, 3.4)
+    axes = figure.subplots()
+    bins = calibration_bins(*confidence_of(answers))
+    sizes = [8 + 200 * b.n / len(answers) for b in bins]
+    axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=0.8)
+    axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], sizes)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(-0.02, 1.02))
+    return save(path)
+
+
+# chapters/day10_report.md · Rows, sections, page
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Rows, sections, page
 def percent(share: float) -> str:
     """A share in per cent with one decimal."""
     return f"{100 * share:.1f}"
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Rows, sections, page
+def results_of(folder: Path) -> dict[str, tuple[Metrics, object]]:
+    """Validation first: what was found on each split, and how often it was read (the run's own validation does not count)."""
+    found: dict[str, tuple[Metrics, object]] = {"validation": (last_validation(folder), "")}
+    for split, e in read_evaluations(folder).items():
+        found[split] = (Metrics(e["n"], e["accuracy"], e["loss"]), e["readings"])
+    return found
+
+
+# chapters/day10_report.md · Rows, sections, page
 def result_rows(folder: Path) -> list[list[object]]:
     """One row for each split that was evaluated: examples, accuracy, interval, loss, readings."""
-    evaluations = read_run_record(folder).get("evaluations", {})
-    if "validation" not in evaluations:
-        evaluations = {"validation": {"readings": "", **asdict(last_validation(folder))}} | evaluations
-    rows = []
-    for split, found in sorted(evaluations.items(), reverse=True):
-        metrics = Metrics(found["n"], found["accuracy"], found["loss"])
-        low, high = metrics.interval95
-        interval = f"{percent(low)} to {percent(high)}"
-        rows.append(
-            [split, metrics.n, percent(metrics.accuracy), interval, f"{metrics.loss:.3f}", found["readings"]]
-        )
+    rows: list[list[object]] = []
+    for split, (metrics, readings) in results_of(folder).items():
+        interval = " to ".join(percent(end) for end in metrics.interval95)
+        rows.append([split, metrics.n, percent(metrics.accuracy), interval, f"{metrics.loss:.3f}", readings])
     return rows
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Rows, sections, page
 def group_rows(answers: Sequence[dict[str, Any]]) -> list[list[object]]:
     """One row for each group of examples: how many, accuracy, interval."""
-    rows = []
+    rows: list[list[object]] = []
     for name, (n, correct) in accuracy_by_group(answers).items():
-        low, high = wilson_interval(correct, n)
-        rows.append([name, n, percent(correct / n), f"{percent(low)} to {percent(high)}"])
+        interval = " to ".join(percent(end) for end in wilson_interval(correct, n))
+        rows.append([name, n, percent(correct / n), interval])
     return rows
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Rows, sections, page
+def agreement(folder: Path) -> str:
+    """Whether test and validation agree, in a sentence; empty if the test split was not read."""
+    results = results_of(folder)
+    if "test" not in results:
+        return ""
+    low, high = difference_interval(results["test"][0], results["validation"][0])
+    verdict = "no difference" if low <= 0 <= high else "a higher" if low > 0 else "a lower"
+    seen = f"{verdict} accuracy on test" if verdict != "no difference" else f"{verdict} beyond chance"
+    interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return f"Test less validation, in points, 95 % interval: {interval}, so these answers show {seen}."
+
+
+# chapters/day10_report.md · Rows, sections, page
+def cost_line(folder: Path) -> str:
+    """What a run took: epochs, time, machine, speed."""
+    record, epochs = read_run_record(folder), len(read_records(folder, "epoch"))
+    machine = record["machine"]
+    where = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
+    return (
+        f"{epochs} epoch{'s' * (epochs != 1)} in {record['seconds']:,.0f} s on {where} "
+        f"({machine['threads']} thread{'s' * (machine['threads'] != 1)}), {record['tokens_per_second']:,} tokens/s."
+    )
+
+
+# chapters/day10_report.md · Rows, sections, page
 CLASSES = {
     "alone": "It was trained on the data set named here, and on nothing else.",
     "read": "It was trained on the data set named here and on other texts, without weights from elsewhere.",
@@ -316,13 +350,37 @@ CLASSES = {
 }
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Rows, sections, page
+def without_folders(value: Any) -> Any:
+    """A value whose absolute paths, at any depth, are cut down to their last part."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
+
+
+# chapters/day10_report.md · Rows, sections, page
+def flat_settings(config: RunConfig) -> dict[str, Any]:
+    """Every setting under its name on the command line."""
+    settings = without_folders(asdict(config))
+    return {name.replace("/", "."): value for name, value in flat(settings).items()}
+
+
+# chapters/day10_report.md · Rows, sections, page
+def settings_table(config: RunConfig) -> str:
+    """All settings of a run, one a line."""
+    rows = [[f"`{name}`", f"`{value}`"] for name, value in flat_settings(config).items()]
+    return table(["setting", "value"], rows)
+
+
+# chapters/day10_report.md · Rows, sections, page
 def section(title: str, *parts: str) -> str:
     """A section of a report; empty parts are left out."""
     return "\n\n".join([f"## {title}", *(part for part in parts if part)])
 
 
-# chapters/day10_report.md · The final report
+# chapters/day10_report.md · Rows, sections, page
 def split_section(folder: Path, split: str) -> str:
     """What the answers on a split show beyond their accuracy: confusion, groups, calibration."""
     answers = read_answers(folder, split)
@@ -342,27 +400,28 @@ def split_section(folder: Path, split: str) -> str:
     )
 
 
-# chapters/day10_report.md · The final report
-def settings_table(config: RunConfig) -> str:
-    """All settings of a run, one a line."""
-    return table(
-        ["setting", "value"], [[f"`{name}`", f"`{value}`"] for name, value in flat_settings(config).items()]
-    )
+# chapters/day10_report.md · Rows, sections, page
+def finished_record(folder: Path) -> dict[str, Any]:
+    """What `run.json` says, after a look at everything that a report needs.
 
-
-# chapters/day10_report.md · The final report
-def flat_settings(config: RunConfig) -> dict[str, Any]:
-    """Every setting under its name on the command line."""
-    return {name.replace("/", "."): value for name, value in flat(asdict(config)).items()}
-
-
-# chapters/day10_report.md · The final report
-def cost_line(folder: Path) -> str:
-    """What a run took: epochs, time, machine, speed."""
-    record, epochs = read_run_record(folder), len(read_records(folder, "epoch"))
-    machine = record["machine"]
-    where = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
-    return (
-        f"{epochs} epochs in {record['seconds']:,.0f} s on {where} ({machine['threads']} threads), "
-        f"{record['tokens_per_second']:,} tokens/s."
-    )
+    Raises:
+        ValueError: one sentence, if the folder does not hold a finished training run, or a file of it is broken.
+    """
+    record, path = read_run_record(folder), folder / "run.json"
+    for key in ("name", "seed", "machine", "seconds", "tokens_per_second"):
+        if key not in record:
+            raise ValueError(f"{path} is not the record of a training run: it does not name its {key}")
+    if record["class"] not in CLASSES:
+        raise ValueError(f"{path}: the class must be one of {', '.join(CLASSES)}, got {record['class']!r}")
+    metrics = folder / "metrics.jsonl"
+    try:
+        epochs = read_records(folder, "epoch")
+    except FileNotFoundError:
+        raise ValueError(f"{folder} does not hold a finished run: there is no metrics.jsonl in it") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{metrics} is broken: every line must be a JSON object with a kind") from None
+    if not epochs:
+        raise ValueError(f"{metrics} does not hold the end of an epoch")
+    for split in read_evaluations(folder):
+        read_answers(folder, split)
+    return record

@@ -27,6 +27,7 @@ from minitransformer.model import TransformerForSequenceClassification, save_sha
 from minitransformer.tokenizer import WordTokenizer, load_tokenizer
 
 __all__ = [
+    "ANSWER",
     "CHECKPOINTS_KEPT",
     "LARGEST_SHARD",
     "RUN_FILES",
@@ -42,6 +43,7 @@ __all__ = [
     "open_run_folder",
     "pack",
     "read_answers",
+    "read_evaluations",
     "read_predictions",
     "read_records",
     "read_run_record",
@@ -98,7 +100,7 @@ def machine_state(device: torch.device | None = None) -> dict[str, object]:
     }
 
 
-# chapters/day10_report.md · The test split, counted
+# chapters/day10_report.md · What a reading leaves behind
 RUN_FILES = (
     "config.yaml",
     "run.json",
@@ -251,7 +253,7 @@ def read_predictions(folder: str | Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · An average of the weights
 def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClassification, WordTokenizer]:
     """The settings, the trained model (in evaluation mode) and the tokenizer of a run's folder.
 
@@ -270,7 +272,7 @@ def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClass
     return load_config(folder / "config.yaml"), model, tokenizer
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · An average of the weights
 def read_run_record(folder: str | Path) -> dict[str, Any]:
     """What `run.json` of a folder says.
 
@@ -289,7 +291,7 @@ def read_run_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-# chapters/day10_report.md · The test split, counted
+# chapters/day10_report.md · What a reading leaves behind
 def answer_records(
     texts: Sequence[str], logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]
 ) -> list[dict[str, Any]]:
@@ -301,29 +303,64 @@ def answer_records(
     ]
 
 
-# chapters/day10_report.md · The test split, counted
+# chapters/day10_report.md · What a reading leaves behind
+def read_evaluations(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """For each split that was evaluated: how often it was read, and what the last reading found.
+
+    Raises:
+        ValueError: one sentence, if `run.json` is missing or broken.
+    """
+    found = read_run_record(folder).get("evaluations", {})
+    try:
+        numbers = [e[key] for e in found.values() for key in ("readings", "n", "accuracy", "loss")]
+    except (AttributeError, KeyError, TypeError):
+        numbers = [None]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(
+            f"{Path(folder, 'run.json')}: its evaluations are broken: each needs readings, n, accuracy, loss"
+        )
+    return found
+
+
+# chapters/day10_report.md · What a reading leaves behind
 def record_evaluation(
     folder: str | Path, split: str, records: Sequence[dict[str, Any]], metrics: Metrics
 ) -> int:
-    """Write answers as `answers_SPLIT.jsonl` and the result into `run.json`; returns how often the split has been read."""
+    """Count a reading and write its result into `run.json`, its answers as `answers_SPLIT.jsonl`; returns the count."""
     folder = Path(folder)
+    run, evaluations = read_run_record(folder), read_evaluations(folder)
+    readings = int(evaluations.get(split, {}).get("readings", 0)) + 1
+    run["evaluations"] = evaluations | {split: {"readings": readings, **asdict(metrics)}}
+    write_atomically(folder / "run.json", (json.dumps(run, indent=2) + "\n").encode())
     lines = "".join(json.dumps(record) + "\n" for record in records)
     write_atomically(folder / f"answers_{split}.jsonl", lines.encode())
-    run = read_run_record(folder)
-    evaluations = run.setdefault("evaluations", {})
-    readings = evaluations.get(split, {}).get("readings", 0) + 1
-    evaluations[split] = {"readings": readings, **asdict(metrics)}
-    write_atomically(folder / "run.json", (json.dumps(run, indent=2) + "\n").encode())
     return readings
 
 
-# chapters/day10_report.md · The test split, counted
+# chapters/day10_report.md · What a reading leaves behind
+ANSWER = ("positive", "label", "correct", "words", "negation", "contrast")
+
+
+# chapters/day10_report.md · What a reading leaves behind
 def read_answers(folder: str | Path, split: str) -> list[dict[str, Any]]:
-    """What `record_evaluation` wrote about a split; an empty list if it was never evaluated."""
+    """What `record_evaluation` wrote about a split; an empty list if it was never evaluated.
+
+    Raises:
+        ValueError: one sentence, if a line of the file is something else.
+    """
     path = Path(folder, f"answers_{split}.jsonl")
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    answers = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            answer = json.loads(line)
+            answers.append({name: answer[name] for name in ANSWER})
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{path}, line {number}: this is not an answer with {', '.join(ANSWER)}"
+            ) from None
+    return answers
 
 
 # chapters/day10_report.md · Weights that fit into a repository

@@ -20,6 +20,7 @@ __all__ = [
     "basic_english",
     "bert_backend",
     "load_tokenizer",
+    "piece_trainer",
     "read_tokenizer",
     "review_normalizer",
 ]
@@ -123,52 +124,15 @@ class WordTokenizer:
 
 
 # chapters/day09_sprint.md · Pieces of words
-class WordPieceTokenizer(WordTokenizer):
-    """Text to ids and back in pieces of words: `[CLS] … [SEP]` around a text (Devlin et al., 2019, section 3).
-
-    The cutting is done by the library `tokenizers`; a piece that does not begin a word starts with `##`.
-    """
-
-    def __init__(self, backend: Tokenizer, max_length: int = 128):
-        ids = backend.get_vocab()
-        super().__init__(Vocabulary(sorted(ids, key=ids.__getitem__)), max_length)
-        backend.no_truncation()
-        backend.no_padding()
-        self.backend = backend
-
-    @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, max_length: int = 128) -> "WordPieceTokenizer":
-        """Learn at most `vocab_size` pieces of ASCII characters from texts; equal texts give equal pieces."""
-        if vocab_size < len(SPECIAL_TOKENS) + len(ALPHABET):
-            raise ValueError(
-                f"vocab_size must be at least {len(SPECIAL_TOKENS) + len(ALPHABET)}, the special tokens and the single "
-                f"characters, got {vocab_size}"
-            )
-        backend = bert_backend(models.WordPiece(unk_token="[UNK]"))
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size,
-            special_tokens=[*SPECIAL_TOKENS, *ALPHABET],  # first, and so in the same order every time
-            initial_alphabet=[piece for piece in ALPHABET if len(piece) == 1],
-            limit_alphabet=sum(len(piece) == 1 for piece in ALPHABET),
-            show_progress=False,
-        )
-        backend.train_from_iterator(texts, trainer)
-        return cls(bert_backend(models.WordPiece(backend.get_vocab(), unk_token="[UNK]")), max_length)
-
-    def tokenize(self, text: str) -> list[str]:
-        """The pieces of a text, all of them, without special tokens."""
-        return self.backend.encode(text, add_special_tokens=False).tokens
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, pieces joined to words, without `[PAD]`, `[CLS]` and `[SEP]`."""
-        tokens = [self.vocabulary.tokens[i] for i in ids]
-        return self.backend.decoder.decode([t for t in tokens if t not in ("[PAD]", "[CLS]", "[SEP]")])
-
-    def save(self, path: str | Path) -> None:
-        """Write the tokenizer as the library's JSON, with `max_length` as its truncation."""
-        copy = Tokenizer.from_str(self.backend.to_str())
-        copy.enable_truncation(self.max_length)
-        Path(path).write_text(copy.to_str(pretty=True) + "\n", encoding="utf-8")
+def review_normalizer() -> normalizers.Normalizer:
+    """Lower case, without line breaks of HTML, and "n't" cut off as SST-2 has it: "didn't" becomes "did n't"."""
+    return normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"<br\s*/?>"), " "),
+            normalizers.BertNormalizer(lowercase=True),
+            normalizers.Replace(Regex(r"(?<=\w)n't\b"), " n't"),
+        ]
+    )
 
 
 # chapters/day09_sprint.md · Pieces of words
@@ -189,15 +153,58 @@ def bert_backend(model: models.Model) -> Tokenizer:
 
 
 # chapters/day09_sprint.md · Pieces of words
-def review_normalizer() -> normalizers.Normalizer:
-    """Lower case, without line breaks of HTML, and "n't" cut off as SST-2 has it: "didn't" becomes "did n't"."""
-    return normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(r"<br\s*/?>"), " "),
-            normalizers.BertNormalizer(lowercase=True),
-            normalizers.Replace(Regex(r"(?<=\w)n't\b"), " n't"),
-        ]
+def piece_trainer(vocab_size: int) -> trainers.WordPieceTrainer:
+    """What learns `vocab_size` pieces; the alphabet comes first, and so in the same order every time."""
+    least = len(SPECIAL_TOKENS) + len(ALPHABET)
+    if vocab_size < least:
+        raise ValueError(
+            f"vocab_size must be at least {least}, the special tokens and the single characters, got {vocab_size}"
+        )
+    single = [piece for piece in ALPHABET if len(piece) == 1]
+    return trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS, *ALPHABET],
+        initial_alphabet=single,
+        limit_alphabet=len(single),
+        show_progress=False,
     )
+
+
+# chapters/day09_sprint.md · Pieces of words
+class WordPieceTokenizer(WordTokenizer):
+    """Text to ids and back in pieces of words: `[CLS] … [SEP]` around a text (Devlin et al., 2019, section 3).
+
+    The cutting is done by the library `tokenizers`; a piece that does not begin a word starts with `##`.
+    """
+
+    def __init__(self, backend: Tokenizer, max_length: int = 128):
+        ids = backend.get_vocab()
+        super().__init__(Vocabulary(sorted(ids, key=ids.__getitem__)), max_length)
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, max_length: int = 128) -> "WordPieceTokenizer":
+        """Learn at most `vocab_size` pieces of ASCII characters from texts; equal texts give equal pieces."""
+        backend = bert_backend(models.WordPiece(unk_token="[UNK]"))
+        backend.train_from_iterator(texts, piece_trainer(vocab_size))
+        return cls(bert_backend(models.WordPiece(backend.get_vocab(), unk_token="[UNK]")), max_length)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of a text, all of them, without special tokens."""
+        return self.backend.encode(text, add_special_tokens=False).tokens
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, pieces joined to words, without `[PAD]`, `[CLS]` and `[SEP]`."""
+        tokens = [self.vocabulary.tokens[i] for i in ids]
+        return self.backend.decoder.decode([t for t in tokens if t not in ("[PAD]", "[CLS]", "[SEP]")])
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokenizer as the library's JSON, with `max_length` as its truncation."""
+        copy = Tokenizer.from_str(self.backend.to_str())
+        copy.enable_truncation(self.max_length)
+        Path(path).write_text(copy.to_str(pretty=True) + "\n", encoding="utf-8")
 
 
 # chapters/day09_sprint.md · Pieces of words

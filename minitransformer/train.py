@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The training loop, and whole runs that are watched, saved and resumed."""
 
 import hashlib
@@ -48,6 +48,7 @@ from minitransformer.schedule import SCHEDULES
 from minitransformer.tokenizer import Vocabulary, WordTokenizer, load_tokenizer
 
 __all__ = [
+    "BOTTOM",
     "CLASSIFICATION",
     "PARTS",
     "ClassificationObjective",
@@ -63,6 +64,7 @@ __all__ = [
     "depth_of",
     "end_epoch",
     "finish",
+    "finished_identity",
     "finite_or_null",
     "fit",
     "flat",
@@ -73,6 +75,7 @@ __all__ = [
     "origin",
     "parameter_groups",
     "prepare",
+    "random_state",
     "require_finite",
     "restore",
     "run_epochs",
@@ -81,6 +84,7 @@ __all__ = [
     "sample",
     "search",
     "set_learning_rate",
+    "set_random_state",
     "settings_of",
     "split_batch",
     "tensorboard_writer",
@@ -159,7 +163,7 @@ def train_step(
     return StepResult(step, mean_loss, grad_norm, correct, size, tokens, not finite)
 
 
-# chapters/day09_sprint.md · One loop, two objectives
+# chapters/day09_sprint.md · An average of the weights
 @dataclass
 class Resumable:
     """A model with its optimizer and scaler, whose state can be taken and given back; see `TrainingState`.
@@ -184,30 +188,21 @@ class Resumable:
     def state_dict(self) -> dict[str, Any]:
         """The state as `save_checkpoint` takes it, with that of the random number generators."""
         state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self.parts()}
-        counts = [item.name for item in fields(self) if item.name not in PARTS]
-        state["counts"] = {name: getattr(self, name) for name in counts}
-        state["random"] = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            state["random"]["cuda"] = torch.cuda.get_rng_state()
-        return state
+        counts = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in PARTS}
+        return state | {"counts": counts, "random": random_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state.
-
-        Raises:
-            ValueError: if it belongs to another model.
-        """
+        """Go back to a saved state; one of another model is a ValueError."""
         try:
             for name in self.parts():
                 getattr(self, name).load_state_dict(state[name])
         except (RuntimeError, KeyError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"the checkpoint does not fit this model: {reason}") from None
+            raise ValueError(
+                f"the checkpoint does not fit this model: {' '.join(str(error).split())}"
+            ) from None
         for name, value in state["counts"].items():
             setattr(self, name, value)
-        torch.set_rng_state(state["random"]["cpu"])
-        if "cuda" in state["random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["random"]["cuda"])
+        set_random_state(state["random"])
 
 
 # chapters/day06_engineering.md · What belongs to the state of a run
@@ -320,7 +315,7 @@ def average(results: Sequence[StepResult]) -> Metrics:
     return Metrics(n, correct / n, sum(result.loss * result.examples for result in results) / n)
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · An average of the weights
 def prepare(config: RunConfig) -> tuple[RunConfig, WordTokenizer, Examples, Examples]:
     """Load the examples of a run and its tokenizer, or build one from the words of its training texts.
 
@@ -392,7 +387,7 @@ def run_epochs(
         monitor.close()
 
 
-# chapters/day08_data_schedule_monitoring.md · The run, put together
+# chapters/day09_sprint.md · An average of the weights
 def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: bool = False) -> Metrics:
     """A whole run, from its config to a folder that holds the trained model and how it came about.
 
@@ -404,7 +399,7 @@ def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: 
     ours = identity(config, train, validation)
     folder, settings = open_run_folder(folder, overwrite, resume), config.training
     if resume and (folder / "run.json").exists():
-        same_run(folder, identity(load_config(folder / "config.yaml"), train, validation), ours)
+        same_run(folder, finished_identity(folder, config, train, validation), ours)
         print(f"the run in {folder} is finished")
         return Metrics(**read_records(folder, "epoch")[-1]["validation"])
     state = begin(config, device)
@@ -425,7 +420,7 @@ def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: 
     return finish(folder, config, state, tokenizer, train, validation, validation_loader)
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · An average of the weights
 def write_provenance(
     folder: Path, config: RunConfig, train: Examples, validation: Examples, state: TrainingState
 ) -> None:
@@ -494,7 +489,7 @@ def write_predictions(folder: Path, logits: Tensor, labels: Tensor) -> None:
     write_atomically(folder / "predictions.jsonl", "".join(lines).encode())
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · An average of the weights
 def begin(config: RunConfig, device: torch.device) -> TrainingState:
     """A model with fresh or pretrained weights on its device, an optimizer and a scaler: the state before the first step."""
     torch.manual_seed(config.seed)  # for the initial weights and for dropout
@@ -510,7 +505,7 @@ def begin(config: RunConfig, device: torch.device) -> TrainingState:
     return TrainingState(model, optimizer, make_scaler(device, settings.autocast), averaged=averaged)
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · An average of the weights
 def finish(
     folder: Path,
     config: RunConfig,
@@ -540,12 +535,14 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · An average of the weights
 def identity(config: RunConfig, *data: Examples) -> dict[str, Any]:
-    """What must not change when a run is resumed: settings, data, and the weights that it starts from."""
+    """What must not change when a run is resumed: settings, data, and what it starts from, wherever that lies."""
+    settings, start = settings_of(config), origin(config)[1].get("initial", {})
+    del settings["data/tokenizer"]
     splits = zip(("training", "validation"), data, strict=False)
     checksums = {f"checksum of the {split} examples": checksum(examples) for split, examples in splits}
-    return settings_of(config) | checksums | flat(origin(config)[1])
+    return settings | checksums | {"initial": start.get("sha256")}
 
 
 # chapters/day06_engineering.md · Only its own run
@@ -727,11 +724,7 @@ def end_epoch(
     tqdm.write(f"epoch {epoch}/{epochs}: training loss {trained.loss:.3f}, validation {validated}{skipped}")
 
 
-# chapters/day09_sprint.md · One loop, two objectives
-PARTS = ("model", "optimizer", "scaler", "averaged")
-
-
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def run_record(
     name: str, kind: str, seed: int, data: dict[str, Any], state: TrainingState, autocast: str
 ) -> dict[str, Any]:
@@ -757,7 +750,7 @@ def run_record(
     }
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def settings_of(config: object) -> dict[str, Any]:
     """The settings that must not change when a run is resumed: all but device, saving and drawing."""
     settings = flat(asdict(config))  # type: ignore[call-overload]
@@ -766,21 +759,21 @@ def settings_of(config: object) -> dict[str, Any]:
     return settings
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record for people to read, whole or not at all."""
     write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
 def depth_of(name: str, num_layers: int) -> int:
     """How many layers lie below a parameter: 0 for the embeddings, `num_layers` + 1 for everything above the stack."""
     if name.startswith("encoder.layers."):
         return int(name.split(".")[2]) + 1
-    return 0 if name.startswith(("encoder.embedding", "encoder.positions")) else num_layers + 1
+    return 0 if name.startswith(BOTTOM) else num_layers + 1
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · Layers that move less
 def parameter_groups(model: nn.Module, num_layers: int, layer_decay: float) -> list[dict[str, Any]]:
     """The parameters in groups for the optimizer, each with its "scale" of the learning rate.
 
@@ -795,7 +788,28 @@ def parameter_groups(model: nn.Module, num_layers: int, layer_decay: float) -> l
     return [{"params": groups[depth], "scale": layer_decay ** (top - depth)} for depth in sorted(groups)]
 
 
-# chapters/day09_sprint.md · Starting from what was read
+# chapters/day09_sprint.md · An average of the weights
+PARTS = ("model", "optimizer", "scaler", "averaged")
+
+
+# chapters/day09_sprint.md · An average of the weights
+def random_state() -> dict[str, Tensor]:
+    """The state of PyTorch's random number generators, of the GPU too if there is one."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+# chapters/day09_sprint.md · An average of the weights
+def set_random_state(state: dict[str, Tensor]) -> None:
+    """Go back to what `random_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+# chapters/day09_sprint.md · An average of the weights
 def origin(config: RunConfig) -> tuple[str, dict[str, Any]]:
     """The class of a run, and a fingerprint of what it starts from; a run that starts from nothing is "alone"."""
     source = config.initial or config.data.tokenizer
@@ -806,3 +820,15 @@ def origin(config: RunConfig) -> tuple[str, dict[str, Any]]:
     content = Path(source, name).read_bytes()
     start = {"folder": Path(source).name, "file": name, "sha256": hashlib.sha256(content).hexdigest()}
     return record["class"], {"initial": start}
+
+
+# chapters/day09_sprint.md · An average of the weights
+def finished_identity(folder: Path, config: RunConfig, *data: Examples) -> dict[str, Any]:
+    """The `identity` of the finished run in a folder; what it started from may have been moved since."""
+    saved, start = load_config(folder / "config.yaml"), read_run_record(folder).get("initial", {})
+    here = replace(saved, initial=config.initial, data=replace(saved.data, tokenizer=config.data.tokenizer))
+    return identity(here, *data) | {"initial": start.get("sha256")}
+
+
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
+BOTTOM = tuple(f"encoder.{name}" for name in ("embedding", "positions", "token_types"))  # and embedding_norm

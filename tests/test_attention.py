@@ -1,4 +1,4 @@
-# Generated from chapters/day02_multi_head_attention.md; edit the chapter, not this file.
+# Generated from chapters/day02_multi_head_attention.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.attention`."""
 
 import math
@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitransformer.attention import (
+    AttentionFunction,
     MultiHeadAttention,
+    attention_gradients,
+    attention_with_gradient,
     causal_mask,
     fused_attention,
     head_mask,
@@ -404,3 +407,59 @@ def test_dropout_acts_in_training_only() -> None:
         ours.dropout = 0.5
         assert torch.equal(ours(x)[0], plain), "in eval mode dropout must do nothing"
         assert not torch.allclose(ours.train()(x)[0], plain), "in training dropout must act"
+
+
+# chapters/day11_deeper.md · The function, without autograd
+def attention_inputs(seed: int = 0) -> list[Tensor]:
+    """Random q, k, v and a gradient of the output in float64: B = 2, H = 3, T = 4, S = 5, D = 6, Dv = 7."""
+    g = torch.Generator().manual_seed(seed)
+    shapes = ((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 7), (2, 3, 4, 7))
+    return [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
+
+
+# chapters/day11_deeper.md · The function, without autograd
+def attention_masks() -> dict[str, Tensor | None]:
+    padding = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()[:, None, None]
+    nobody = torch.ones(4, 5, dtype=torch.bool)
+    nobody[1] = False
+    return {"none": None, "padding": padding, "causal": causal_mask(5)[:4], "a row without keys": nobody}
+
+
+# chapters/day11_deeper.md · The function, without autograd
+def test_attention_gradients_equal_autograd():
+    for name, mask in attention_masks().items():
+        *inputs, grad_out = attention_inputs()
+        variables = [tensor.requires_grad_() for tensor in inputs]
+        expected, weights = scaled_dot_product_attention(*variables, mask)
+        theirs = torch.autograd.grad(expected, variables, grad_out)
+        out = attention_with_gradient(*variables, mask)
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-12, msg=f"forward, mask: {name}")
+        by_function = torch.autograd.grad(out, variables, grad_out)
+        by_formula = attention_gradients(*inputs, weights.detach(), grad_out)
+        for letter, *found, right in zip("qkv", by_function, by_formula, theirs, strict=True):
+            for mine in found:
+                torch.testing.assert_close(mine, right, rtol=0, atol=1e-12, msg=f"d{letter}, mask: {name}")
+        if mask is not None:
+            hidden = ~mask.expand(2, 3, 4, 5).any(-2)  # keys that no query sees
+            assert by_function[1][hidden].eq(0).all() and by_function[2][hidden].eq(0).all()
+
+
+# chapters/day11_deeper.md · The function, without autograd
+def test_attention_function_agrees_with_central_differences():
+    *inputs, _ = (tensor[:1] for tensor in attention_inputs(1))
+    variables = [tensor.requires_grad_() for tensor in inputs]
+    for name, mask in attention_masks().items():
+        mask = mask[:1] if name == "padding" else mask
+        assert torch.autograd.gradcheck(lambda *t, m=mask: AttentionFunction.apply(*t, m), variables), name
+
+
+# chapters/day11_deeper.md · The function, without autograd
+def test_attention_function_refuses_a_second_derivative():
+    q, k, v, _ = (tensor.requires_grad_() for tensor in attention_inputs())
+    (first,) = torch.autograd.grad(attention_with_gradient(q, k, v).pow(2).sum(), q, create_graph=True)
+    try:
+        first.sum().backward()
+    except RuntimeError as error:
+        assert "once_differentiable" in str(error), error
+        return
+    raise AssertionError("the backward pass was differentiated")

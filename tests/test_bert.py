@@ -1,18 +1,43 @@
 # Generated from chapters/day11_deeper.md; edit the chapter, not this file.
 """The tests that the chapters run in their text, for `minitransformer.bert`."""
 
-from dataclasses import asdict
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from minitransformer.bert import config_from_bert, config_to_bert, from_bert, to_bert
+from minitransformer.bert import (
+    BERT_FILES,
+    bert_folder,
+    bert_names,
+    config_from_bert,
+    config_to_bert,
+    convert,
+    from_bert,
+    kept_pieces,
+    plain_normalizer,
+    read_bert,
+    to_bert,
+    wordpiece,
+)
+from minitransformer.data import toy_reviews
 from minitransformer.encoder import TransformerEncoder
-from minitransformer.model import ModelConfig
+from minitransformer.model import (
+    ModelConfig,
+    TransformerForSequenceClassification,
+    load_initial,
+    read_model_config,
+)
+from minitransformer.tokenizer import SPECIAL_TOKENS, load_tokenizer
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · The same settings, the same numbers
 def tiny_bert(seed: int = 0, **changes: object) -> tuple[Any, ModelConfig]:
     """A random `BertModel` in float64 and evaluation mode, with weights large enough to show a mistake."""
     from transformers import BertConfig, BertModel
@@ -28,7 +53,7 @@ def tiny_bert(seed: int = 0, **changes: object) -> tuple[Any, ModelConfig]:
     return model, config_from_bert(settings.to_dict())
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · The same settings, the same numbers
 def our_encoder(bert: Any, config: ModelConfig) -> TransformerEncoder:
     settings = asdict(config)
     del settings["num_labels"], settings["pooling"]
@@ -37,7 +62,7 @@ def our_encoder(bert: Any, config: ModelConfig) -> TransformerEncoder:
     return encoder
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · The same settings, the same numbers
 def bert_batch() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, 31, (4, 11), generator=generator)
@@ -46,29 +71,216 @@ def bert_batch() -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-# chapters/day11_deeper.md · The table of names
+# chapters/day11_deeper.md · The same settings, the same numbers
+VARIANTS = [
+    {},
+    {"num_hidden_layers": 3, "hidden_act": "relu"},
+    {"num_attention_heads": 8, "layer_norm_eps": 0.1},
+    {"hidden_size": 20, "num_attention_heads": 1, "type_vocab_size": 3, "num_hidden_layers": 1},
+]
+
+
+# chapters/day11_deeper.md · The same settings, the same numbers
 def test_our_encoder_is_bert():
-    variants = [
-        {},
-        {"num_hidden_layers": 3, "hidden_act": "relu"},
-        {"num_attention_heads": 8, "layer_norm_eps": 0.1},
-    ]
-    for seed, variant in enumerate(variants):
+    for seed, variant in enumerate(VARIANTS):
         bert, config = tiny_bert(seed, **variant)
         ours, batch = our_encoder(bert, config), bert_batch()
         mine, theirs = ours(**batch), bert(**batch).last_hidden_state
-        real = batch["attention_mask"]
-        torch.testing.assert_close(mine[real], theirs[real], rtol=0, atol=1e-10)
-        weight = torch.randn_like(mine) * real[:, :, None]
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10, msg=f"hidden states, {variant}")
+        weight = torch.randn_like(mine)
         (mine * weight).sum().backward()
         (theirs * weight).sum().backward()
         gradients = from_bert({n: p.grad for n, p in bert.named_parameters()}, config.num_layers)
         for name, parameter in ours.named_parameters():
-            if name == "embedding.weight":
-                parameter.grad[0] = gradients[name][0] = 0.0
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-10, msg=name)
-        back = to_bert(ours.state_dict(), config.num_layers)
+        with torch.no_grad():
+            single = (ours.float()(**batch) - bert.float()(**batch).last_hidden_state).abs().max()
+        assert single < 1e-5, f"float32, {variant}: {single:.1e}"
+
+
+# chapters/day11_deeper.md · The same settings, the same numbers
+def test_bert_and_back_is_the_same_to_the_bit():
+    for seed, variant in enumerate(VARIANTS):
+        bert, config = tiny_bert(seed, **variant)
+        back = to_bert(our_encoder(bert, config).state_dict(), config.num_layers)
         assert back.keys() == bert.state_dict().keys(), "nothing is left out"
         assert all(torch.equal(back[name], value) for name, value in bert.state_dict().items())
-        again = config_from_bert(config_to_bert(config))
-        assert again == config
+        assert set(bert_names(config.num_layers)) == set(back)
+        assert config_from_bert(config_to_bert(config)) == config
+
+
+# chapters/day11_deeper.md · The same settings, the same numbers
+def refused(call: Callable[[], object], *words: str) -> None:
+    """`call` must raise a ValueError of one line that holds all words."""
+    try:
+        call()
+    except ValueError as error:
+        assert all(word in str(error) for word in words) and "\n" not in str(error), error
+        return
+    raise AssertionError(f"accepted, but {words} should have been refused")
+
+
+# chapters/day11_deeper.md · The same settings, the same numbers
+def test_from_bert_reads_old_names_and_refuses_other_models():
+    bert, config = tiny_bert()
+    state = bert.state_dict()
+    right = from_bert(state, 2)
+    old = {
+        f"bert.{name.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta')}": v
+        for name, v in state.items()
+    }
+    old |= {"bert.pooler.dense.weight": torch.zeros(1), "cls.predictions.bias": torch.zeros(1)}
+    found = from_bert(old, 2)
+    assert found.keys() == right.keys() and all(torch.equal(found[name], right[name]) for name in right)
+    assert "bert.embeddings.LayerNorm.gamma" in old, "the test renames something"
+    refused(lambda: from_bert(state, 3), "3 layers", "encoder.layer.2.attention.self.query.weight")
+    settings = config_to_bert(config)
+    refused(lambda: config_from_bert(settings | {"model_type": "roberta"}), "'roberta'")
+    refused(lambda: config_from_bert(settings | {"position_embedding_type": "relative_key"}), "relative_key")
+    refused(lambda: config_from_bert(settings | {"is_decoder": True}), "encoder")
+    refused(lambda: config_from_bert(settings | {"hidden_act": "silu"}), "activation", "'silu'")
+    refused(lambda: config_from_bert({"model_type": "bert"}), "vocab_size")
+    refused(lambda: config_to_bert(replace(config, norm_first=True)), "norm_first", "True")
+    refused(lambda: config_to_bert(replace(config, type_vocab_size=0)), "type_vocab_size", "0")
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def small_vocabulary() -> list[str]:
+    """A vocabulary in BERT's own order, with an unused entry before the special tokens that matter."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    marks = list("0123456789.,;:!?'()-\"&/")
+    words = "not a bad film at all the and of it don didn t s cast fine waste ##d ##ing ##able un ##less 看"
+    return [
+        "[PAD]",
+        "[unused0]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *dict.fromkeys([*letters, *marks, *(f"##{letter}" for letter in letters), *words.split()]),
+    ]
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+AWKWARD = [
+    "", " ", "Not a BAD film, at all!", "naïve café Ünder", "(don't... didn't)", "it's   the\tcast\n\nof 1999",
+    "看 a 看片 film", "a\u200bfilm\u0000 \u2014 really?", "'tis un-wastable & wasteless/fine", "x" * 120, "😀 fine",
+]  # fmt: skip
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def test_our_pieces_are_bert_s():
+    from transformers import BertTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "vocab.txt")
+        path.write_text("\n".join(small_vocabulary()) + "\n", encoding="utf-8")
+        theirs = BertTokenizer(vocab=str(path))
+    ours = wordpiece(small_vocabulary())
+    for text in [*AWKWARD, *toy_reviews(300, seed=1).texts]:
+        assert ours.encode(text, add_special_tokens=False).tokens == theirs.tokenize(text), text
+    for torn, whole in (("do n't -lrb- it 's -rrb-", "don't ( it 's )"), ("DID N'T", "did n't")):
+        assert ours.encode(torn, add_special_tokens=False).tokens == theirs.tokenize(whole), torn
+    same = [plain_normalizer().normalize_str(text) for text in ("an n't", "n't", "? n't", "do n'ts")]
+    assert same == ["ann't", "n't", "? n't", "do n'ts"], "joined after a word, and as a whole word only"
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def test_kept_pieces_are_the_most_used_and_can_spell_everything():
+    tokens, texts = small_vocabulary(), ["the film the film the cast", "wasted film"]
+    everything = kept_pieces(tokens, [], len(tokens))
+    assert sorted(everything) == sorted(tokens) and tuple(everything[:5]) == SPECIAL_TOKENS
+    single = [t for t in tokens if len(t.removeprefix("##")) == 1 and t.isascii()]
+    least = len(SPECIAL_TOKENS) + len(single)
+    kept = kept_pieces(tokens, texts, least + 2)
+    assert set(kept) == {*SPECIAL_TOKENS, *single, "film", "the"}, "the two that are used most"
+    assert kept[5:] == [t for t in tokens if t in kept[5:]], "in the vocabulary's order"
+    pieces = wordpiece(kept).encode("the cast", add_special_tokens=False).tokens
+    assert pieces == ["the", "c", "##a", "##s", "##t"], pieces
+    refused(lambda: kept_pieces(tokens, texts, least - 1), "vocab_size", str(least))
+    refused(lambda: kept_pieces(tokens, [], least), "texts")
+    refused(lambda: kept_pieces(tokens[1:], texts, least), "[PAD]")
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def save_bert(folder: Path, **changes: object) -> Any:
+    """A random BERT with the small vocabulary, saved as its library does."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    bert, _ = tiny_bert(7, vocab_size=len(small_vocabulary()), **changes)
+    bert.float().save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(small_vocabulary()) + "\n", encoding="utf-8")
+    return bert
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+@torch.no_grad()
+def assert_reads_alike(bert: Any, vocabulary: Path, folder: Path, text: str) -> None:
+    """The converted start gives the hidden states of `bert`, each with its own tokenizer."""
+    from transformers import BertTokenizer
+
+    model = TransformerForSequenceClassification(read_model_config(folder / "config.json")).eval()
+    fresh = load_initial(model, folder / "model.safetensors")
+    assert fresh == ["classifier.bias", "classifier.weight"], "only the head is new"
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    assert tokenizer.max_length == model.config.max_length
+    assert len(tokenizer.vocabulary) == model.config.vocab_size
+    expected = bert(**BertTokenizer(vocab=str(vocabulary))(text, return_tensors="pt")).last_hidden_state
+    found = model.encoder(torch.tensor([tokenizer.encode(text)]))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=text)
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def test_converted_folders_give_the_same_hidden_states():
+    texts, size = ["not a bad film at all", "Waste of the cast"], len(small_vocabulary()) - 8
+    with tempfile.TemporaryDirectory() as temporary:
+        source, folder = Path(temporary, "tiny-bert"), Path(temporary, "start")
+        bert = save_bert(source)
+        for vocab_size, length in ((None, 128), (size, 9)):
+            config = convert(source, folder, vocab_size, length, texts)
+            assert config.vocab_size == (vocab_size or len(small_vocabulary()))
+            assert config.max_length == min(length, 13) and config.padding_id == 0
+            assert config.pooling == "mean"
+            for text in texts:
+                assert_reads_alike(bert, source / "vocab.txt", folder, text)
+        record = json.loads((folder / "run.json").read_text())
+        assert record["class"] == "taught" and record["origin"]["source"] == "tiny-bert"
+        assert temporary not in (folder / "run.json").read_text(), "no path of this machine in the record"
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def test_convert_refuses_what_is_no_bert():
+    with tempfile.TemporaryDirectory() as temporary:
+        source, folder = Path(temporary, "bert"), Path(temporary, "start")
+        save_bert(source)
+        assert bert_folder(source) == source and read_bert(source)[0].vocab_size == len(small_vocabulary())
+        refused(lambda: convert(source, folder, vocab_size=10, texts=["film"]), "vocab_size", "10")
+        refused(lambda: convert(source, folder, vocab_size=0), "vocab_size", "0")
+        refused(lambda: convert(source, folder, max_length=2), "max_length")
+        assert not folder.exists(), "nothing is written before everything is checked"
+        contents = {path.name: path.read_bytes() for path in source.iterdir()}
+        broken = {
+            "vocab.txt": [(None, "not the folder of a BERT"), (b"[PAD]\n[UNK]\n", "2 lines")],
+            "config.json": [
+                (None, "not the folder of a BERT"),
+                (b"{", "not the folder"),
+                (b"{}", "model_type"),
+            ],
+            "model.safetensors": [(None, "no such file"), (contents["model.safetensors"][:900], "complete")],
+        }
+        for name, cases in broken.items():
+            for content, word in cases:
+                (source / name).unlink()
+                if content is not None:
+                    (source / name).write_bytes(content)
+                refused(lambda: convert(source, folder), word)
+                (source / name).write_bytes(contents[name])
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text("")
+        refused(lambda: convert(source, folder), "holds no run")
+    with patch("huggingface_hub.snapshot_download", side_effect=OSError("no\nnetwork")):
+        refused(lambda: convert("nobody/nothing", "unused"), "nobody/nothing", "no network")
+    with patch("huggingface_hub.snapshot_download", return_value="cache") as download:
+        assert bert_folder("some/bert") == Path("cache")
+        assert set(download.call_args.kwargs["allow_patterns"]) == set(BERT_FILES)

@@ -1,6 +1,8 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.cli`."""
 
+import argparse
+import inspect
 import json
 import sys
 import tempfile
@@ -9,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from unittest.mock import patch
 
 from torch import Tensor, nn
 
@@ -16,7 +19,9 @@ from minitransformer.cli import (
     SHIPPED,
     Parser,
     add_train,
+    add_training,
     build_parser,
+    convert_bert,
     evaluate_run,
     main,
     predict_texts,
@@ -25,8 +30,19 @@ from minitransformer.cli import (
     run_command,
     yaml_file,
 )
-from minitransformer.config import load_config
+from minitransformer.config import (
+    DataConfig,
+    PretrainConfig,
+    RunConfig,
+    TrainingConfig,
+    load_config,
+    load_pretrain_config,
+    save_config,
+)
+from minitransformer.model import ModelConfig
+from minitransformer.pretrain import pretrain
 from minitransformer.runs import open_run_folder
+from minitransformer.train import fit
 
 
 # chapters/day06_engineering.md · The command line
@@ -230,3 +246,130 @@ def test_build_parser_passes_on_what_it_does_not_know() -> None:
         raise AssertionError("an unknown option was ignored")
     except ValueError as error:
         assert "--x" in str(error) and "report --help" in str(error)
+
+
+# chapters/day09_sprint.md · The command
+def tiny_reading() -> PretrainConfig:
+    """A reading of a second."""
+    model = ModelConfig(vocab_size=200, d_model=8, num_heads=2, d_ff=12, num_layers=1, max_length=24)
+    training = TrainingConfig(batch_size=64, learning_rate=3e-3)
+    return PretrainConfig("tiny", "toy", model, training, chunk_length=16, held_out=50)
+
+
+# chapters/day09_sprint.md · The command
+def tiny_run(folder: str) -> str:
+    """The folder of a run on pieces that knows no more than it must."""
+    reading, run = Path(folder, "reading"), Path(folder, "run")
+    with redirect_stdout(StringIO()):
+        pretrain(tiny_reading(), reading)
+        model = load_pretrain_config(reading / "config.yaml").model
+        fit(RunConfig("run", DataConfig("toy", train_size=64), model, initial=str(reading)), run)
+    return str(run)
+
+
+# chapters/day09_sprint.md · The command
+def call(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
+# chapters/day09_sprint.md · The command
+def test_predict_takes_every_text():
+    with tempfile.TemporaryDirectory() as folder:
+        run = tiny_run(folder)
+        for text in (
+            "\N{PILE OF POO}\N{THUMBS UP SIGN}",
+            "ein wunderbarer Film",
+            "это хорошо",
+            "好电影",
+            "a\x00\x07film",
+        ):
+            code, out, err = call("predict", "--run", run, "--", text)
+            assert code == 0 and out.count("\n") == 1 and not err, (text, out, err)
+            assert out.split()[0] in ("negative", "positive")
+        code, out, err = call("predict", "--run", run, "good " * 10_000)
+        assert code == 0 and out.startswith(("negative", "positive"))
+        assert "warning: text 1 has" in err and "of which the first 24 are read" in err
+        code, out, err = call("predict", "--run", run, " \t")
+        assert (code, out) == (2, "") and "text 1 is empty, and an empty text has no sentiment" in err
+
+
+# chapters/day09_sprint.md · The command
+def test_commands_that_train():
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command")
+    add_train(commands)
+    add_training(commands, "study", "an example", "x.yaml")
+    for command in ("train", "pretrain", "study"):
+        found = parser.parse_args([command, "a.yaml", "--resume"])
+        assert (found.command, found.config, found.resume, found.overwrite) == (
+            command,
+            "a.yaml",
+            True,
+            False,
+        )
+    assert yaml_file("x.yml") == "x.yml"
+    with tempfile.TemporaryDirectory() as folder:
+        save_config(tiny_reading(), Path(folder, "r.yaml"))
+        arguments = parser.parse_args(["pretrain", str(Path(folder, "r.yaml")), "--output", folder + "/out"])
+        try:
+            run_command(arguments, ["--mask_rate", "0"])
+            raise AssertionError("nothing hidden")
+        except ValueError as error:
+            assert "mask_rate must be a share in (0, 1)" in str(error)
+
+
+# chapters/day09_sprint.md · The command
+def test_pretrain_command():
+    small = (
+        "--model.d_model 8 --model.d_ff 12 --model.num_layers 1 --training.epochs 1 --training.batch_size 64"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path, output = Path(folder, "reading.yaml"), str(Path(folder, "out"))
+        save_config(tiny_reading(), path)
+        code, out, err = call("pretrain", str(path), "--output", output, *small.split())
+        assert code == 0 and f"saved in {output}" in out and "held-out reviews: accuracy" in out, err
+        for options, reason in [
+            ([], "already holds a run"),
+            (["--overwrite", "--mask_rate", "1.5"], "mask_rate must be a share in (0, 1), got 1.5"),
+            (["--overwrite", "--chunk_length", "99"], "chunk_length must be in 1 … 22"),
+            (["--overwrite", "--mask_share", "0.2"], "mask_share"),
+            (["--overwrite", "--held_out", "9999"], "held_out must be below the 750 reviews there are"),
+        ]:
+            code, out, err = call("pretrain", str(path), "--output", output, *options)
+            assert code == 2 and reason in err and err.count("\n") == 1, err
+        code, out, err = call("pretrain", "toy")
+        assert code == 2 and "expected a .yaml file" in err
+
+
+# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
+def typed(*words: str) -> tuple[argparse.Namespace, list[str]]:
+    parser = Parser(prog="minitransformer")
+    add_train(parser.add_subparsers(dest="command", required=True))
+    return parser.parse_known_args(words)
+
+
+# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
+def test_convert_from_the_command_line():
+    arguments, rest = typed("convert", "some/bert", "runs/start", "--vocab-size", "8000")
+    assert (arguments.source, arguments.folder, rest) == ("some/bert", "runs/start", [])
+    assert (arguments.vocab_size, arguments.max_length) == (8000, 128)
+    module = inspect.unwrap(convert_bert).__globals__  # where it looks up what it calls
+    with (
+        patch.dict(module, {"film_texts": lambda: ["a film", "the cast"]}),
+        redirect_stdout(StringIO()) as out,
+    ):
+        with patch.dict(module, {"convert": lambda *values: values}):
+            convert_bert(arguments)
+            assert str(("some/bert", "runs/start", 8000, 128, ["a film", "the cast"])) in out.getvalue()
+            run_command(*typed("convert", "other", "there", "--max-length", "64"))
+            assert str(("other", "there", None, 64, [])) in out.getvalue(), (
+                "no data needed to keep all entries"
+            )
+    try:
+        run_command(*typed("convert", "other", "there", "--vocab", "9"))
+        raise AssertionError("an abbreviated option was accepted")
+    except ValueError as error:
+        assert "--vocab 9" in str(error), error

@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.config`."""
 
 import math
@@ -15,6 +15,8 @@ from minitransformer.config import (
     SearchConfig,
     SettingsLoader,
     TrainingConfig,
+    check_run,
+    check_training,
     config_keys,
     core_schema,
     load_config,
@@ -316,3 +318,33 @@ def test_training_config_refuses_what_no_schedule_can_do() -> None:
     assert (
         asdict(read) == asdict(TrainingConfig(schedule="linear", warmup=0.06)) and read.tensorboard is False
     )
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def test_check_run_refuses():
+    size = ModelConfig(vocab_size=60, d_model=8, num_heads=2)
+    check_run("a_run-1.5", 0, size)
+    for arguments, reason in [
+        (("a/b", 0, size), "name must be a plain folder name"),
+        (("x", -1, size), "seed must be in 0"),
+        (("x", 0, replace(size, padding_id=3)), "model.padding_id must be 0"),
+        (("x", 0, replace(size, num_labels=3)), "model.num_labels must be 2"),
+        (("x", 0, replace(size, vocab_size=4)), "model.vocab_size must be at least 5"),
+        (("x", 0, replace(size, max_length=2)), "model.max_length must be at least 3"),
+    ]:
+        try:
+            check_run(*arguments)
+            raise AssertionError(reason)
+        except ValueError as error:
+            assert reason in str(error), error
+
+
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
+def test_training_config_refuses_new_settings():
+    for change in ({"layer_decay": 0.0}, {"layer_decay": 1.5}, {"ema": 1.0}, {"ema": -0.1}, {"warmup": 1.0}):
+        try:
+            TrainingConfig(**change)
+            raise AssertionError(change)
+        except ValueError as error:
+            assert f"training.{next(iter(change))}" in str(error), error
+    check_training(TrainingConfig(layer_decay=0.5, ema=0.99))

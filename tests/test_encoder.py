@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md; edit the chapter, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.encoder`."""
 
 import math
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from minitransformer.attention import padding_mask
-from minitransformer.encoder import TransformerEncoder, check_ids, make_positions
-from minitransformer.layers import SinusoidalPositionalEncoding
+from minitransformer.encoder import TokenEmbeddings, TransformerEncoder, check_ids, make_positions
+from minitransformer.layers import LayerNorm, SinusoidalPositionalEncoding
 
 
 # chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
@@ -153,3 +153,21 @@ def test_encoder_refuses():
         encoder(torch.tensor([[1, 31]]))
     with pytest.raises(ValueError, match="17 tokens, more than max_length=16"):
         encoder(torch.ones(2, 17, dtype=torch.long))
+
+
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
+def test_token_embeddings_add_up_tokens_positions_and_types():
+    torch.manual_seed(0)
+    stage = TokenEmbeddings(9, 4, 7, 0.0, "learned", 0, LayerNorm(4, 0.5), 2)
+    ids, types = torch.tensor([[3, 5, 8]]), torch.tensor([[0, 1, 1]])
+    rows = (
+        stage.embedding.weight[[3, 5, 8]] + stage.positions.encoding[:3] + stage.token_types.weight[[0, 1, 1]]
+    )
+    expected = (rows - rows.mean(-1, keepdim=True)) / (rows.var(-1, keepdim=True, correction=0) + 0.5).sqrt()
+    torch.testing.assert_close(stage.embed(ids, types)[0], expected)
+    assert torch.equal(stage.embed(ids), stage.embed(ids, torch.zeros_like(ids))), "type 0 is the default"
+    try:
+        TokenEmbeddings(9, 4, 7, 0.0, "learned", 0, nn.Identity(), 0).embed(ids, types)
+        raise AssertionError("types were given to a model without types, and ignored")
+    except ValueError as error:
+        assert "type_vocab_size" in str(error)

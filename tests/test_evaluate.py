@@ -3,6 +3,7 @@
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from minitransformer.data import Examples
 from minitransformer.evaluate import (
     EDITS,
+    GROUPS,
     LABELS,
+    CalibrationBin,
     Metrics,
     Prediction,
     accuracy_by_group,
@@ -18,6 +21,7 @@ from minitransformer.evaluate import (
     calibration_error,
     classify,
     confusion_matrix,
+    difference_interval,
     evaluate,
     group_names,
     mcnemar,
@@ -206,15 +210,46 @@ def test_mcnemar_counts_the_tail_of_a_fair_coin() -> None:
         assert "1 and 2" in str(error)
 
 
-# chapters/day10_report.md · Small edits
-def test_confusion_matrix():
-    labels, predicted = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 0, 1, 0])
-    assert confusion_matrix(predicted, labels).tolist() == [[2, 1], [1, 1]], "rows are the labels"
-    assert confusion_matrix(labels[:1], labels[:1]).tolist() == [[1, 0], [0, 0]]
+# chapters/day10_report.md · What a reading leaves behind
+def test_traits() -> None:
+    assert traits("it 's not a bad film") == {"words": 6, "negation": True, "contrast": False}
+    assert traits("They didn't try , but") == {"words": 6, "negation": True, "contrast": True}
+    assert (
+        traits("another knotty buttress")["negation"]
+        is traits("another knotty buttress")["contrast"]
+        is False
+    )
 
 
-# chapters/day10_report.md · Small edits
-def test_calibration():
+# chapters/day10_report.md · Do validation and test agree?
+def test_difference_interval() -> None:
+    low, high = difference_interval(Metrics(1821, 0.9, 0.3), Metrics(872, 0.9, 0.3))
+    half = 1.96 * math.sqrt(0.09 / 872 + 0.09 / 1821)
+    assert abs(low + half) < 1e-3 and abs(high - half) < 1e-3, "close to the formula where that is good"
+    low, high = difference_interval(Metrics(50, 1.0, 0.0), Metrics(20, 1.0, 0.0))
+    assert math.isclose(low, wilson_interval(50, 50)[0] - 1) and math.isclose(
+        high, 1 - wilson_interval(20, 20)[0]
+    )
+    generator, hits, repetitions = np.random.default_rng(0), 0, 2000
+    for a, b in zip(
+        generator.binomial(300, 0.95, repetitions), generator.binomial(80, 0.85, repetitions), strict=True
+    ):
+        low, high = difference_interval(Metrics(300, a / 300, 0), Metrics(80, b / 80, 0))
+        hits += low <= 0.95 - 0.85 <= high
+    assert abs(hits / repetitions - 0.95) < 0.02, f"it covers the truth in {hits} of {repetitions} cases"
+
+
+# chapters/day10_report.md · Four numbers instead of one
+def test_confusion_matrix() -> None:
+    labels, predicted = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 1, 1, 0, 1, 0])
+    assert confusion_matrix(predicted, labels).tolist() == [[2, 2], [1, 1]], "rows are the labels"
+    assert confusion_matrix(labels[:1], labels[:1]).tolist() == [[1, 0], [0, 0]], (
+        "labels that are absent count 0"
+    )
+
+
+# chapters/day10_report.md · Does it know when it knows?
+def test_calibration() -> None:
     confidence = torch.tensor([0.5, 0.54, 0.96, 0.99, 1.0])
     correct = torch.tensor([True, False, True, True, False])
     bins = calibration_bins(confidence, correct)
@@ -223,29 +258,31 @@ def test_calibration():
     assert math.isclose(bins[0].confidence, 0.52, rel_tol=1e-6)
     expected = (2 * 0.02 + 3 * abs((0.96 + 0.99 + 1.0) / 3 - 2 / 3)) / 5
     assert math.isclose(calibration_error(bins), expected, rel_tol=1e-6)
+    assert calibration_error([CalibrationBin(3, 0.9, 0.9), CalibrationBin(1, 1.0, 0.6)]) == 0.1
+    two = calibration_bins(torch.tensor([0.55, 0.65, 0.9, 0.95, 1.0]), correct, bins=2)
+    assert [b.n for b in two] == [2, 3] and math.isclose(two[1].confidence, 0.95, rel_tol=1e-6)
 
 
-# chapters/day10_report.md · Small edits
-def test_groups():
-    assert traits("it 's not a bad film") == {"words": 6, "negation": True, "contrast": False}
-    assert traits("They didn't try , but") == {"words": 6, "negation": True, "contrast": True}
-    assert traits("a knotty buttress")["negation"] is False
+# chapters/day10_report.md · Where it is right: length, negation, contrast
+def test_groups() -> None:
     records = [{**traits("no " * n), "correct": n == 5} for n in (5, 10, 11, 31)]
     found = accuracy_by_group(records)
     assert found["up to 10 words"] == (2, 1) and found["over 30 words"] == (1, 0)
     assert found["with a negation"] == (4, 1) and "with a contrast" not in found
-    assert group_names({"words": 20, "negation": False, "contrast": True})[0] == "11 to 20 words"
+    order = [GROUPS.index(name) for name in accuracy_by_group(reversed(records))]
+    assert order == sorted(order), "shortest first, whatever the order of the examples"
+    for words, group in ((20, "11 to 20 words"), (21, "21 to 30 words"), (30, "21 to 30 words")):
+        names = group_names({"words": words, "negation": False, "contrast": True})
+        assert names == [group, "without a negation", "with a contrast"], names
 
 
 # chapters/day10_report.md · Small edits
-def test_edits():
+def test_edits() -> None:
     assert swap_letters("a great film") == "a gerat film" and swap_letters("a") == "a"
     texts = {name: edit("not bad , at all .") for name, edit in EDITS.items()}
-    assert (
-        texts["without the last full stop"] == "not bad , at all"
-        and texts["without commas"] == "not bad at all ."
-    )
-    assert texts["with exclamation marks"] == "not bad , at all ! ! !" and texts["in capitals"].isupper()
+    assert texts["without the last full stop"] == "not bad , at all"
+    assert texts["without commas"] == "not bad at all ." and texts["in capitals"].isupper()
+    assert texts["with exclamation marks"] == "not bad , at all ! ! !"
     tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "a", "b", "!"]), 12)
 
     class Shouting(nn.Module):
@@ -256,6 +293,14 @@ def test_edits():
             return torch.stack([1 - shouts, shouts], -1)
 
     model = Shouting()
-    model.weight = nn.Parameter(torch.zeros(1))
-    found = robustness(model, tokenizer, Examples(["a b .", "b !"], [0, 1], "two"))
-    assert found["in capitals"] == (1.0, 1.0) and found["with exclamation marks"] == (0.5, 0.5)
+    model.weight = nn.Parameter(torch.zeros(1))  # predict asks where the parameters live
+    found = robustness(model, tokenizer, Examples(["a b .", "b !", "a !"], [1, 1, 1], "three"))
+    assert np.allclose(found["in capitals"], (1, 2 / 3)), "all answers stay, one of them wrong"
+    assert np.allclose(found["with exclamation marks"], (2 / 3, 1)), "the wrong answer turns"
+
+
+# chapters/day10_report.md · A test must be able to fail
+def test_calibration_counts_both_directions() -> None:
+    too_sure, too_shy = CalibrationBin(10, 0.9, 0.7), CalibrationBin(30, 0.6, 0.8)
+    assert math.isclose(calibration_error([too_sure, too_shy]), 0.2)
+    assert math.isclose(calibration_error([too_sure, CalibrationBin(30, 0.6, 0.6)]), 0.05)

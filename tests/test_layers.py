@@ -1,4 +1,4 @@
-# Generated from chapters/day03_encoder_layer.md; edit the chapter, not this file.
+# Generated from chapters/day03_encoder_layer.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.layers`."""
 
 import math
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from minitransformer.attention import padding_mask
 from minitransformer.layers import (
     LayerNorm,
+    LayerNormFunction,
     LearnedPositionalEncoding,
     PositionwiseFeedForward,
     SinusoidalPositionalEncoding,
@@ -17,7 +18,10 @@ from minitransformer.layers import (
     apply_rotary,
     check_length,
     check_width,
+    encoder_layer_gradients,
+    gelu_slope,
     layer_norm,
+    layer_norm_gradients,
     position_angles,
     sinusoidal_encoding,
 )
@@ -469,3 +473,58 @@ def test_layer_passes_fused_on():
     for fused in (True, False):
         layer = random_layer(fused=fused)
         assert {layer.self_attn.fused, layer.norm1.fused, layer.norm2.fused} == {fused}
+
+
+# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
+def test_layer_norm_function_agrees_with_autograd_and_differences():
+    g = torch.Generator().manual_seed(4)
+    for leading in ((), (4,), (2, 3)):
+        x, weight, bias, grad_out = (
+            torch.randn(*shape, generator=g, dtype=torch.float64)
+            for shape in ((*leading, 5), (5,), (5,), (*leading, 5))
+        )
+        variables = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+        theirs = torch.autograd.grad(F.layer_norm(x, (5,), weight, bias, 0.1), variables, grad_out)
+        for name, mine, other in zip(
+            "xwb", layer_norm_gradients(x, weight, grad_out, 0.1), theirs, strict=True
+        ):
+            torch.testing.assert_close(mine, other, rtol=0, atol=1e-12, msg=f"{name}, leading axes {leading}")
+        assert torch.autograd.gradcheck(lambda *t: LayerNormFunction.apply(*t, 0.1), variables)
+
+
+# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
+def test_gelu_slope_is_the_derivative():
+    x = torch.linspace(-4, 4, 33, dtype=torch.float64, requires_grad=True)
+    (theirs,) = torch.autograd.grad(F.gelu(x).sum(), x)
+    torch.testing.assert_close(gelu_slope(x.detach()), theirs, rtol=0, atol=1e-12)
+
+
+# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
+def test_encoder_layer_gradients_equal_autograd():
+    from minitransformer.layers import TransformerEncoderLayer
+
+    torch.manual_seed(5)
+    layer = TransformerEncoderLayer(6, 3, 10, dropout=0.0, activation="gelu").double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, mean=0.3, std=0.5)
+    x, grad_out = torch.randn(2, 2, 5, 6, dtype=torch.float64)
+    for mask in (None, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()):
+        variable, parameters = x.clone().requires_grad_(), dict(layer.named_parameters())
+        theirs = torch.autograd.grad(layer(variable, mask), [variable, *parameters.values()], grad_out)
+        grad_x, found = encoder_layer_gradients(layer, x, grad_out, mask)
+        assert found.keys() == parameters.keys() and len(found) == 16
+        torch.testing.assert_close(grad_x, theirs[0], rtol=0, atol=1e-12, msg="the gradient by x")
+        for name, other in zip(parameters, theirs[1:], strict=True):
+            torch.testing.assert_close(found[name], other, rtol=0, atol=1e-12, msg=name)
+
+
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
+def test_encoder_layer_hands_its_eps_to_both_norms():
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 6)
+    for norm_first in (False, True):
+        layer = TransformerEncoderLayer(6, 3, 10, 0.0, norm_first=norm_first, layer_norm_eps=0.5)
+        usual = TransformerEncoderLayer(6, 3, 10, 0.0, norm_first=norm_first)
+        usual.load_state_dict(layer.state_dict())
+        assert layer.norm1.eps == layer.norm2.eps == 0.5 and usual.norm1.eps == usual.norm2.eps == 1e-5
+        assert (layer(x) - usual(x)).abs().max() > 0.01, "eps changes the numbers"

@@ -1,4 +1,4 @@
-# Generated from chapters/day01_attention_derived.md; edit the chapter, not this file.
+# Generated from chapters/day01_attention_derived.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.linear`."""
 
 import itertools
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitransformer.linear import Linear, LinearFunction
+from minitransformer.linear import Linear, LinearFunction, linear_gradients
 
 
 # chapters/day01_attention_derived.md · A second opinion: central differences
@@ -142,3 +142,15 @@ def test_linear_refuses_wrong_sizes():
     for fused in (True, False):
         with pytest.raises(ValueError, match=r"in_features = 3 numbers on its last axis, got shape \[3, 4\]"):
             Linear(3, 2, fused=fused)(torch.zeros(3, 4))
+
+
+# chapters/day11_deeper.md · Through the projections, to the tokens
+def test_linear_gradients_are_those_of_the_function():
+    g = torch.Generator().manual_seed(3)
+    x, weight, bias, grad_out = (
+        torch.randn(shape, generator=g, dtype=torch.float64) for shape in ((2, 4, 3), (5, 3), (5,), (2, 4, 5))
+    )
+    variables = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    theirs = torch.autograd.grad(LinearFunction.apply(*variables), variables, grad_out)
+    for mine, other in zip(linear_gradients(x, weight, grad_out), theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)

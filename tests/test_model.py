@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.model`."""
 
 import math
@@ -22,9 +22,12 @@ from minitransformer.model import (
     TransformerForSequenceClassification,
     first_token,
     initialize,
+    load_initial,
     load_weights,
     mean_of_tokens,
     read_model_config,
+    read_weights,
+    save_shards,
 )
 
 
@@ -146,7 +149,7 @@ def test_reading_the_parts():
         assert torch.equal(other.classifier.weight, model.classifier.weight)
 
 
-# chapters/day09_sprint.md · The model of hidden words
+# chapters/day09_sprint.md · A second head, and the mean of the tokens
 def test_pooling():
     hidden = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [99.0, 99.0]]])
     mask = torch.tensor([[True, True, False]])
@@ -166,7 +169,7 @@ def test_pooling():
         assert str(error) == "pooling must be one of ['cls', 'mean'], got 'max'"
 
 
-# chapters/day09_sprint.md · The model of hidden words
+# chapters/day09_sprint.md · A second head, and the mean of the tokens
 def test_token_head_is_tied():
     config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16)
     model = TransformerForMaskedLM(config).double().eval()
@@ -181,3 +184,67 @@ def test_token_head_is_tied():
     assert names == {"encoder", "classifier", "transform", "norm", "bias"}
     texts, labels = torch.tensor([[2, 7, 3]]), model(torch.tensor([[2, 7, 3]]))
     assert labels.shape == (1, 2) and not model(texts).isnan().any()
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_load_initial_names_what_is_wrong():
+    size = ModelConfig(31, 8, 2, 12, num_layers=1, max_length=16)
+    with tempfile.TemporaryDirectory() as folder:
+        source, path = TransformerForMaskedLM(size), Path(folder, "model.safetensors")
+        source.save_pretrained(folder)
+        fresh = TransformerForSequenceClassification(replace(size, num_labels=2))
+        assert load_initial(fresh, path) == [] and torch.equal(
+            fresh.classifier.weight, source.classifier.weight
+        )
+        assert read_weights(path).keys() == source.state_dict().keys()
+        deeper = TransformerForSequenceClassification(replace(size, num_layers=2))
+        path.rename(path.with_name("other.safetensors"))
+        path.write_bytes(b"nonsense")
+        for model, name, reason in [
+            (deeper, "other.safetensors", "does not fit the config: encoder.layers.1"),
+            (fresh, "model.safetensors", "is not a complete safetensors file"),
+            (fresh, "missing.safetensors", "there is no such file"),
+        ]:
+            try:
+                load_initial(model, path.with_name(name))
+                raise AssertionError(name)
+            except ValueError as error:
+                assert reason in str(error), error
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def test_shards() -> None:
+    torch.manual_seed(0)
+    model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        assert [path.name for path in save_shards(model.state_dict(), folder, 10**9)] == ["model.safetensors"]
+        (folder / "model.safetensors").unlink()
+        files = save_shards(model.state_dict(), folder, 2000)
+        assert len(files) > 3 and files[0].name.startswith("model-00001-of-")
+        found = read_weights(folder / "model.safetensors")
+        assert found.keys() == model.state_dict().keys()
+        assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+        twin = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
+        load_weights(twin, folder / "model.safetensors")
+        assert torch.equal(twin.classifier.weight, model.classifier.weight)
+        files[1].unlink()
+        for text, part in [(None, files[1].name), ("[]", "is not the index"), ("{", "is not the index")]:
+            if text is not None:
+                (folder / "model.safetensors.index.json").write_text(text)
+            try:
+                read_weights(folder / "model.safetensors")
+                raise AssertionError(part)
+            except ValueError as error:
+                assert part in str(error)
+
+
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
+def test_model_config_checks_what_bert_needs():
+    assert ModelConfig(9, layer_norm_eps=1e-12, embedding_norm=True, type_vocab_size=2).type_vocab_size == 2
+    for name, value in (("layer_norm_eps", 0.0), ("layer_norm_eps", -1e-5), ("type_vocab_size", -1)):
+        try:
+            ModelConfig(9, **{name: value})
+            raise AssertionError(f"{name}={value!r} was accepted")
+        except ValueError as error:
+            assert name in str(error) and repr(value) in str(error), error

@@ -4,9 +4,9 @@
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from minitransformer.config import (
     DataConfig,
     PretrainConfig,
     RunConfig,
     TrainingConfig,
+    check_reading,
     load_pretrain_config,
     save_config,
 )
@@ -34,19 +35,32 @@ from minitransformer.pretrain import (
     Corpus,
     MaskedLMObjective,
     MaskedLMTraining,
+    begin_pretraining,
     build_corpus,
     chunk_batches,
     cut_points,
     encode_all,
+    finish_pretraining,
     load_corpus_texts,
     make_corpus_loader,
     mask_tokens,
     prepare_pretraining,
     pretrain,
 )
-from minitransformer.runs import load_run, read_records, read_run_record
+from minitransformer.runs import checksum, load_run, read_records, read_run_record
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer, load_tokenizer
-from minitransformer.train import TrainingState, begin, fit, make_scaler, origin, prepare
+from minitransformer.train import (
+    StepResult,
+    TrainingState,
+    begin,
+    finished_identity,
+    fit,
+    identity,
+    make_scaler,
+    origin,
+    prepare,
+    write_provenance,
+)
 
 
 # chapters/day09_sprint.md · Hide, and guess
@@ -72,6 +86,29 @@ def test_mask_tokens():
     assert mask_tokens(one, one > 0, 9, 0.01, generator)[1].tolist() == [[False, True, False]]
     empty = torch.tensor([[2, 3]])
     assert not mask_tokens(empty, empty > 0, 9, 0.5, generator)[1].any()
+
+
+# chapters/day09_sprint.md · The corpus
+def test_build_corpus():
+    examples = Examples(["a fine film", "not a film", ""], [1, 0, -1], "three")
+    tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "a", "film", "fine"]), 4)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = build_corpus(examples, tokenizer, Path(folder))
+        assert corpus.tokens.tolist() == [5, 7, 6, 1, 5, 6] and corpus.tokens.dtype == np.uint16
+        assert corpus.spans.tolist() == [[0, 3], [3, 6], [6, 6]] and corpus.labels.tolist() == [1, 0, -1]
+        assert corpus.part(np.array([1])).spans.tolist() == [[3, 6]]
+        before = Path(folder, "tokens.npy").stat().st_mtime_ns
+        assert len(build_corpus(examples, tokenizer, Path(folder))) == 3
+        assert Path(folder, "tokens.npy").stat().st_mtime_ns == before, "read back, not made again"
+        other = Examples(["film"], [1], "one")
+        assert build_corpus(other, tokenizer, Path(folder)).tokens.tolist() == [6]
+    assert [ids.tolist() for ids in encode_all(tokenizer, ["film a a a a a"])] == [[6, 5, 5, 5, 5, 5]]
+
+
+# chapters/day09_sprint.md · The corpus
+def test_load_corpus_texts():
+    toy = load_corpus_texts("toy")
+    assert toy.labels.count(0) == toy.labels.count(1) == 375 and toy.texts[0].count(" . ") == 3
 
 
 # chapters/day09_sprint.md · The corpus
@@ -120,37 +157,14 @@ def test_corpus_loader_resumes():
         assert "needs tokens" in str(error)
 
 
-# chapters/day09_sprint.md · The corpus
-def test_build_corpus():
-    examples = Examples(["a fine film", "not a film", ""], [1, 0, -1], "three")
-    tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "a", "film", "fine"]), 4)
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = build_corpus(examples, tokenizer, Path(folder))
-        assert corpus.tokens.tolist() == [5, 7, 6, 1, 5, 6] and corpus.tokens.dtype == np.uint16
-        assert corpus.spans.tolist() == [[0, 3], [3, 6], [6, 6]] and corpus.labels.tolist() == [1, 0, -1]
-        assert corpus.part(np.array([1])).spans.tolist() == [[3, 6]]
-        before = Path(folder, "tokens.npy").stat().st_mtime_ns
-        assert len(build_corpus(examples, tokenizer, Path(folder))) == 3
-        assert Path(folder, "tokens.npy").stat().st_mtime_ns == before, "read back, not made again"
-        other = Examples(["film"], [1], "one")
-        assert build_corpus(other, tokenizer, Path(folder)).tokens.tolist() == [6]
-    assert [ids.tolist() for ids in encode_all(tokenizer, ["film a a a a a"])] == [[6, 5, 5, 5, 5, 5]]
-
-
-# chapters/day09_sprint.md · The corpus
-def test_load_corpus_texts():
-    toy = load_corpus_texts("toy")
-    assert toy.labels.count(0) == toy.labels.count(1) == 375 and toy.texts[0].count(" . ") == 3
-
-
-# chapters/day09_sprint.md · The objective of hidden words
+# chapters/day09_sprint.md · One loop, two objectives
 def small_masked_model(**changes: object) -> TransformerForMaskedLM:
     torch.manual_seed(0)
     config = {"vocab_size": 80, "d_model": 12, "num_heads": 3, "d_ff": 20, "num_layers": 1, "max_length": 10}
     return TransformerForMaskedLM(ModelConfig(**config | {"dropout": 0.0} | changes))
 
 
-# chapters/day09_sprint.md · The objective of hidden words
+# chapters/day09_sprint.md · One loop, two objectives
 def test_masked_loss_is_the_mean_over_hidden_tokens():
     model, objective = small_masked_model().double(), MaskedLMTraining(rate=0.4, label_weight=0.5, seed=3)
     batch = next(iter(make_corpus_loader(make_test_corpus(), 8, 4, seed=0)))
@@ -174,9 +188,14 @@ def test_masked_loss_is_the_mean_over_hidden_tokens():
     assert MaskedLMObjective(rate=0.4, seed=3).losses(model, batch, 7)[1] == 0
     twice = [objective.evaluate(model, make_corpus_loader(make_test_corpus(), 8, 4)) for _ in range(2)]
     assert twice[0] == twice[1] and twice[0].n > 20
+    found = [
+        objective.losses(model, b, -1 - i) for i, b in enumerate(make_corpus_loader(make_test_corpus(), 8, 4))
+    ]
+    expected = sum(loss.item() * n for loss, _, _, n in found) / sum(n for *_, n in found)
+    assert math.isclose(twice[0].loss, expected), "tokens that no training step hides"
 
 
-# chapters/day09_sprint.md · The objective of hidden words
+# chapters/day09_sprint.md · One loop, two objectives
 def test_masked_update_is_a_step_of_sgd():
     model, objective = small_masked_model().double(), MaskedLMTraining(rate=0.4, label_weight=0.5)
     state = TrainingState(
@@ -195,7 +214,7 @@ def test_masked_update_is_a_step_of_sgd():
         torch.testing.assert_close(mine, theirs - 0.1 * theirs.grad)
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def pretrain_config(**changes: object) -> PretrainConfig:
     model = ModelConfig(vocab_size=200, d_model=8, num_heads=2, d_ff=12, num_layers=1, max_length=24)
     training = TrainingConfig(
@@ -205,13 +224,27 @@ def pretrain_config(**changes: object) -> PretrainConfig:
     return PretrainConfig(**config | {"held_out": 50, "label_weight": 0.2} | changes)
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def pretrain_quietly(config: PretrainConfig, folder: Path, **options: bool) -> Metrics:
     with redirect_stdout(StringIO()):
         return pretrain(config, folder, **options)
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def interrupt_after(steps: int) -> Callable:
+    """`MaskedLMTraining.update`, but Ctrl-C comes in the step after so many."""
+    original, calls = MaskedLMTraining.update, []
+
+    def stop(*arguments: Any) -> StepResult:
+        calls.append(1)
+        if len(calls) > steps:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    return stop
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def test_pretraining_learns_and_resumes():
     config = pretrain_config()
     with tempfile.TemporaryDirectory() as folder:
@@ -220,17 +253,8 @@ def test_pretraining_learns_and_resumes():
         first = read_records(whole, "step")[0]["loss"]
         assert metrics.loss < first - 0.5, "the held-out loss falls"
         record = json.loads((whole / "run.json").read_text())
-        assert record["class"] == "read" and record["steps"] > 10
-        calls = []
-
-        def stop(*arguments: Any) -> Any:
-            calls.append(1)
-            if len(calls) == 14:
-                raise KeyboardInterrupt
-            return train_step_of_pretraining(*arguments)
-
-        train_step_of_pretraining = MaskedLMTraining.update
-        with patch.object(MaskedLMTraining, "update", stop):
+        assert record["class"] == "read" and record["steps"] > 13
+        with patch.object(MaskedLMTraining, "update", interrupt_after(13)):
             try:
                 pretrain_quietly(config, parts)
                 raise AssertionError("it was not interrupted")
@@ -247,7 +271,24 @@ def test_pretraining_learns_and_resumes():
             assert "mask_rate is 0.2 there, 0.3 here" in str(error)
 
 
-# chapters/day09_sprint.md · The run
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def test_prepare_pretraining_holds_reviews_back():
+    with tempfile.TemporaryDirectory() as folder:
+        save_config(pretrain_config(), Path(folder, "config.yaml"))
+        assert load_pretrain_config(Path(folder, "config.yaml")) == pretrain_config()
+        config, tokenizer, corpus, held_out = prepare_pretraining(pretrain_config(), Path(folder))
+        assert len(held_out) == 50 and len(corpus) == 700
+        assert config.model.vocab_size == len(tokenizer.vocabulary)
+        spans = [{tuple(span) for span in part.spans.tolist()} for part in (corpus, held_out)]
+        assert not spans[0] & spans[1], "what is held out is not read"
+        try:
+            prepare_pretraining(pretrain_config(held_out=750), Path(folder))
+            raise AssertionError("nothing left to read")
+        except ValueError as error:
+            assert "held_out must be below the 750 reviews there are" in str(error)
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def test_pretrain_config_refuses():
     for change, text in [
         ({"corpus": "books"}, "corpus"),
@@ -256,6 +297,7 @@ def test_pretrain_config_refuses():
         ({"mask_rate": 1.0}, "mask_rate"),
         ({"label_weight": -1.0}, "label_weight"),
         ({"training": TrainingConfig(micro_batches=2)}, "training.micro_batches"),
+        ({"model": ModelConfig(vocab_size=70_000, d_model=8, num_heads=2)}, "model.vocab_size"),
         ({"name": "a/b"}, "name"),
     ]:
         try:
@@ -263,56 +305,115 @@ def test_pretrain_config_refuses():
             raise AssertionError(change)
         except (ValueError, TypeError) as error:
             assert text in str(error) or "Literal" in str(error), error
+    check_reading(pretrain_config(chunk_length=22))
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def test_pretraining_begins_and_ends():
+    config = pretrain_config()
+    first, again = (begin_pretraining(config, torch.device("cpu")) for _ in range(2))
+    assert all(
+        torch.equal(*pair) for pair in zip(first.model.parameters(), again.model.parameters(), strict=True)
+    )
+    assert first.optimizer.param_groups[0]["betas"] == (0.9, 0.98) and first.step == 0
+    first.seconds, corpus = 1.0, make_test_corpus()
     with tempfile.TemporaryDirectory() as folder:
-        save_config(pretrain_config(), Path(folder, "config.yaml"))
-        assert load_pretrain_config(Path(folder, "config.yaml")) == pretrain_config()
-        config, tokenizer, corpus, held_out = prepare_pretraining(pretrain_config(), Path(folder))
-        assert (
-            len(held_out) == 50
-            and len(corpus) == 700
-            and config.model.vocab_size == len(tokenizer.vocabulary)
-        )
-        reviews = {tuple(span) for span in corpus.spans.tolist()} & {
-            tuple(span) for span in held_out.spans.tolist()
-        }
-        assert not reviews, "what is held out is not read"
+        validation = asdict(Metrics(9, 1 / 3, 2.5))
+        line = json.dumps({"kind": "epoch", "step": 0, "epoch": 1, "validation": validation})
+        Path(folder, "metrics.jsonl").write_text(line + "\n")
+        assert asdict(finish_pretraining(Path(folder), config, first, corpus)) == validation
+        record = json.loads(Path(folder, "run.json").read_text())
+        assert record["class"] == "read" and record["data"] == {"made up": {"reviews": 6, "sha256": "0"}}
+        saved = load_file(Path(folder, "model.safetensors"))
+        assert torch.equal(saved["encoder.embedding.weight"], first.model.encoder.embedding.weight)
 
 
-# chapters/day09_sprint.md · The command
+# chapters/day09_sprint.md · An average of the weights
+def reading_and_run(folder: str) -> tuple[Path, RunConfig]:
+    """A small pretraining run, and the settings of a run that starts from it."""
+    reading = Path(folder, "reading")
+    pretrain_quietly(pretrain_config(), reading)
+    model = replace(load_pretrain_config(reading / "config.yaml").model, dropout=0.1, pooling="mean")
+    training = TrainingConfig(ema=0.9, layer_decay=0.5)
+    return reading, RunConfig("run", DataConfig("toy", train_size=256), model, training, initial=str(reading))
+
+
+# chapters/day09_sprint.md · An average of the weights
 def test_a_run_starts_from_what_was_read():
     with tempfile.TemporaryDirectory() as folder:
-        reading, run = Path(folder, "reading"), Path(folder, "run")
-        pretrain_quietly(pretrain_config(), reading)
-        model = replace(load_pretrain_config(reading / "config.yaml").model, dropout=0.1, pooling="mean")
-        config = RunConfig(
-            "run",
-            DataConfig("toy", train_size=256),
-            model,
-            TrainingConfig(ema=0.9, layer_decay=0.5),
-            initial=str(reading),
-        )
+        reading, config = reading_and_run(folder)
+        run, source = Path(folder, "run"), load_file(reading / "model.safetensors")
         state = begin(config, torch.device("cpu"))
-        source = load_file(reading / "model.safetensors")
         assert all(torch.equal(value, source[name]) for name, value in state.model.state_dict().items())
         with redirect_stdout(StringIO()):
             fit(config, run)
         _, trained, tokenizer = load_run(run)
-        assert tokenizer.encode("a fine film") == load_tokenizer(reading / "tokenizer.json").encode(
-            "a fine film"
-        )
+        pieces = load_tokenizer(reading / "tokenizer.json")
+        assert tokenizer.encode("a fine film") == pieces.encode("a fine film")
         record = read_run_record(run)
         assert record["class"] == "read" and record["initial"]["folder"] == "reading"
-        assert not torch.equal(
-            trained.state_dict()["encoder.embedding.weight"], source["encoder.embedding.weight"]
-        )
-        other = replace(config, model=replace(model, d_ff=16))
+        name = "encoder.embedding.weight"
+        assert not torch.equal(trained.state_dict()[name], source[name])
+        moved = replace(config, initial=str(reading.rename(Path(folder, "moved"))))
+        examples = prepare(moved)[2:]
+        assert finished_identity(run, moved, *examples) == identity(prepare(moved)[0], *examples)
+        with redirect_stdout(StringIO()) as said:
+            fit(moved, run, resume=True)
+        assert "is finished" in said.getvalue(), "weights may be moved"
+        tensors = load_file(Path(folder, "moved", "model.safetensors"))
+        tensors[name][7] += 1
+        save_file(tensors, Path(folder, "moved", "model.safetensors"))
         try:
-            begin(other, torch.device("cpu"))
+            fit(moved, run, resume=True)
+            raise AssertionError("other weights")
+        except ValueError as error:
+            assert "belongs to another run: initial is" in str(error), error
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_what_does_not_fit_is_refused():
+    with tempfile.TemporaryDirectory() as folder:
+        reading, config = reading_and_run(folder)
+        wider = replace(config, model=replace(config.model, d_ff=16))
+        name = "encoder.layers.0.feed_forward.linear1.bias"
+        try:
+            begin(wider, torch.device("cpu"))
             raise AssertionError("another width")
         except ValueError as error:
-            assert "encoder.layers.0.feed_forward.linear1.bias is [12] in the file, [16] in the model" in str(
-                error
-            )
+            assert f"{name} is [12] in the file, [16] in the model" in str(error)
         words = replace(config, initial=None, data=DataConfig("toy", train_size=64, tokenizer=str(reading)))
-        assert prepare(words)[1].vocabulary.tokens == tokenizer.vocabulary.tokens
+        pieces = load_tokenizer(reading / "tokenizer.json")
+        assert prepare(words)[1].vocabulary.tokens == pieces.vocabulary.tokens
         assert origin(words)[0] == "read" and origin(replace(words, data=DataConfig("toy"))) == ("alone", {})
+        try:
+            replace(config, data=words.data)
+            raise AssertionError("two tokenizers")
+        except ValueError as error:
+            assert "data.tokenizer must be null where initial is given" in str(error)
+        shorter = Vocabulary(pieces.vocabulary.tokens[:-1])
+        with redirect_stdout(StringIO()):
+            fit(config, Path(folder, "run"))
+        WordTokenizer(shorter, 24).save(Path(folder, "run/tokenizer.json"))
+        try:
+            load_run(Path(folder, "run"))
+            raise AssertionError("a tokenizer of another run")
+        except ValueError as error:
+            assert "they are not from one run" in str(error)
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_provenance_names_the_origin():
+    with tempfile.TemporaryDirectory() as folder:
+        reading, config = reading_and_run(folder)
+        examples = Examples(["a film"], [1], "made up")
+        state = begin(config, torch.device("cpu"))
+        state.seconds = 1.0
+        write_provenance(Path(folder), config, examples, examples, state)
+        record = json.loads(Path(folder, "run.json").read_text())
+        assert record["class"] == "read" and record["initial"] == origin(config)[1]["initial"]
+        ours = identity(config, examples, examples)
+        assert ours["initial"] == record["initial"]["sha256"] and ours["seed"] == 0
+        assert ours["checksum of the training examples"] == checksum(examples)
+        content = (reading / "model.safetensors").read_bytes()
+        (reading / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert identity(config, examples, examples) != ours, "other weights are another run"

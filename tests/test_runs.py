@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day10_report.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day10_report.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.runs`."""
 
 import json
@@ -15,16 +15,12 @@ from torch import Tensor, nn
 
 from minitransformer.config import DataConfig, RunConfig, save_config
 from minitransformer.data import Examples
-from minitransformer.model import (
-    ModelConfig,
-    TransformerForSequenceClassification,
-    load_weights,
-    read_weights,
-    save_shards,
-)
+from minitransformer.evaluate import Metrics
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.runs import (
     CHECKPOINTS_KEPT,
     RUN_FILES,
+    answer_records,
     append_record,
     checkpoint_files,
     checksum,
@@ -34,8 +30,12 @@ from minitransformer.runs import (
     machine_state,
     open_run_folder,
     pack,
+    read_answers,
+    read_evaluations,
     read_predictions,
     read_records,
+    read_run_record,
+    record_evaluation,
     save_checkpoint,
     ship,
     source_state,
@@ -245,35 +245,73 @@ def test_open_run_folder_removes_old_curves_only_when_told() -> None:
         assert (folder / "notes.txt").exists(), "only the run's own files go"
 
 
-# chapters/day10_report.md · Weights that fit into a repository
-def test_shards():
-    torch.manual_seed(0)
-    model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        assert [path.name for path in save_shards(model.state_dict(), folder, 10**9)] == ["model.safetensors"]
-        (folder / "model.safetensors").unlink()
-        files = save_shards(model.state_dict(), folder, 2000)
-        assert len(files) > 3 and files[0].name.startswith("model-00001-of-")
-        found = read_weights(folder / "model.safetensors")
-        assert found.keys() == model.state_dict().keys()
-        assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
-        twin = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
-        load_weights(twin, folder / "model.safetensors")
-        assert torch.equal(twin.classifier.weight, model.classifier.weight)
-        files[1].unlink()
-        for text, part in [(None, files[1].name), ("[]", "is not the index"), ("{", "is not the index")]:
-            if text is not None:
-                (folder / "model.safetensors.index.json").write_text(text)
+# chapters/day09_sprint.md · An average of the weights
+def test_read_run_record_refuses():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run.json")
+        for content, reason in [
+            (None, "does not hold a finished run: there is no run.json in it"),
+            ("{", "is not the record of a run"),
+            ("[]", "it names no class"),
+            ('{"name": "x"}', "it names no class"),
+        ]:
+            if content is not None:
+                path.write_text(content)
             try:
-                read_weights(folder / "model.safetensors")
-                raise AssertionError(part)
+                read_run_record(folder)
+                raise AssertionError(content)
             except ValueError as error:
-                assert part in str(error)
+                assert reason in str(error) and folder in str(error)
+        path.write_text('{"class": "read"}')
+        assert read_run_record(folder) == {"class": "read"}
+
+
+# chapters/day10_report.md · What a reading leaves behind
+def test_answer_records() -> None:
+    logits, labels = torch.tensor([[1.0, 3.0], [0.0, 0.5]]), torch.tensor([1, 0])
+    first, second = answer_records(["not bad at all", "fine , but long"], logits, labels)
+    expected = {
+        "positive": 0.880797,
+        "label": 1,
+        "correct": True,
+        "words": 4,
+        "negation": True,
+        "contrast": False,
+    }
+    assert first == expected, first
+    assert second["correct"] is False and second["contrast"] is True and second["words"] == 4
+
+
+# chapters/day10_report.md · What a reading leaves behind
+def test_records_come_back() -> None:
+    records = answer_records(["a", "b"], torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([1, 0]))
+    metrics = Metrics(2, 0.5, 1.25)
+    with tempfile.TemporaryDirectory() as name:
+        run, path = Path(name, "run.json"), Path(name, "answers_test.jsonl")
+        run.write_text('{"class": "alone"}')
+        assert read_evaluations(name) == {} and read_answers(name, "test") == []
+        assert [record_evaluation(name, "test", records, metrics) for _ in range(2)] == [1, 2]
+        assert record_evaluation(name, "validation", records, metrics) == 1, "each split has its own count"
+        assert read_evaluations(name)["test"] == {"readings": 2, "n": 2, "accuracy": 0.5, "loss": 1.25}
+        assert read_answers(name, "test") == records and path.name in RUN_FILES
+        for broken in ("[]\n", "{\n", '{"positive": 1}\n', "3\n"):
+            path.write_text(json.dumps(records[0]) + "\n" + broken)
+            try:
+                read_answers(name, "test")
+                raise AssertionError(f"{broken!r} was read")
+            except ValueError as error:
+                assert "answers_test.jsonl, line 2" in str(error), error
+        for broken in ("3", '{"test": 1}', '{"test": {"n": 2}}', "[1]"):
+            run.write_text(f'{{"class": "alone", "evaluations": {broken}}}')
+            try:
+                read_evaluations(name)
+                raise AssertionError(f"{broken} was read")
+            except ValueError as error:
+                assert "its evaluations are broken" in str(error), error
 
 
 # chapters/day10_report.md · Weights that fit into a repository
-def test_ship():
+def test_ship() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         run, folder = Path(name, "run"), Path(name, "shipped")
@@ -285,9 +323,11 @@ def test_ship():
         except ValueError as error:
             assert "does not hold a finished run" in str(error)
         write_json(run / "run.json", {"class": "alone"})
+        (run / "notes.md").write_text("notes")
         ship(run, folder, largest=2000)
         sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
         assert len(sizes) > 1 and sum(sizes) < 0.7 * (run / "model.safetensors").stat().st_size
+        assert (folder / "notes.md").read_text() == "notes" and (folder / "run.json").is_file()
         shipped = TransformerForSequenceClassification.from_pretrained(folder)
         ids = torch.tensor([[2, 7, 9, 3]])
         torch.testing.assert_close(shipped(ids), model(ids), rtol=0, atol=2e-3)

@@ -6,14 +6,18 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from tokenizers import models
 
 from minitransformer.tokenizer import (
+    ALPHABET,
     SPECIAL_TOKENS,
     Vocabulary,
     WordPieceTokenizer,
     WordTokenizer,
     basic_english,
+    bert_backend,
     load_tokenizer,
+    piece_trainer,
     read_tokenizer,
     review_normalizer,
 )
@@ -93,6 +97,13 @@ def test_tokenizer_is_saved():
 
 
 # chapters/day09_sprint.md · Pieces of words
+def test_review_normalizer():
+    normalizer = review_normalizer()
+    assert normalizer.normalize_str("I didn't.<br /><br />Can't CAFÉ") == "i did n't.  ca n't cafe"
+    assert normalizer.normalize_str("do n't") == "do n't"
+
+
+# chapters/day09_sprint.md · Pieces of words
 def test_pieces_of_words():
     texts = ["A fine film.", "not a fine plot<br />at all", "it didn't work, isn't it?"] * 3
     tokenizer = WordPieceTokenizer.train(texts, vocab_size=130, max_length=12)
@@ -106,6 +117,19 @@ def test_pieces_of_words():
     assert tokenizer.tokenize("☃") == ["[UNK]"]
     again = WordPieceTokenizer.train(texts, vocab_size=130, max_length=12)
     assert again.vocabulary.tokens == tokenizer.vocabulary.tokens
+
+
+# chapters/day09_sprint.md · Pieces of words
+def test_piece_trainer_needs_room_for_the_alphabet():
+    assert piece_trainer(5 + len(ALPHABET)).vocab_size == 5 + len(ALPHABET) == 5 + 36 + 32 + 36
+    try:
+        WordPieceTokenizer.train(["a film"], 100)
+        raise AssertionError("no room for the single characters")
+    except ValueError as error:
+        assert "vocab_size must be at least 109" in str(error) and "got 100" in str(error)
+    assert bert_backend(models.WordPiece({"[UNK]": 0, "fine": 1}, unk_token="[UNK]")).encode("FINE").ids == [
+        1
+    ]
 
 
 # chapters/day09_sprint.md · Pieces of words
@@ -126,10 +150,3 @@ def test_load_tokenizer_knows_both_kinds():
                 raise AssertionError(text)
             except ValueError as error:
                 assert "tokenizer.json is not a saved tokenizer" in str(error)
-
-
-# chapters/day09_sprint.md · Pieces of words
-def test_review_normalizer():
-    normalizer = review_normalizer()
-    assert normalizer.normalize_str("I didn't.<br /><br />Can't CAFÉ") == "i did n't.  ca n't cafe"
-    assert normalizer.normalize_str("do n't") == "do n't"

@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.train`."""
 
 import copy
@@ -8,8 +8,9 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minitransformer.config import DataConfig, RunConfig, SearchConfig, TrainingConfig, load_config
 from minitransformer.data import Examples, make_loader
-from minitransformer.evaluate import evaluate
+from minitransformer.evaluate import Metrics, evaluate
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.runs import (
     RUN_FILES,
@@ -37,6 +40,8 @@ from minitransformer.runs import (
 )
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 from minitransformer.train import (
+    PARTS,
+    ClassificationObjective,
     Monitor,
     Resumable,
     StepResult,
@@ -58,17 +63,22 @@ from minitransformer.train import (
     measured_step,
     parameter_groups,
     prepare,
+    random_state,
     require_finite,
     restore,
     run_epochs,
+    run_record,
     same_run,
     sample,
     search,
     set_learning_rate,
+    set_random_state,
+    settings_of,
     split_batch,
     tensorboard_writer,
     train_epoch,
     train_step,
+    write_json,
 )
 
 
@@ -973,7 +983,101 @@ def test_identity_lets_a_run_save_more_often_but_not_learn_faster() -> None:
     )
 
 
-# chapters/day09_sprint.md · The command
+# chapters/day09_sprint.md · One loop, two objectives
+def test_the_loop_takes_any_objective():
+    class Counting:
+        """An objective that only counts."""
+
+        def update(self, state: Any, batch: dict[str, Tensor], settings: TrainingConfig) -> StepResult:
+            return StepResult(state.step + 1, 0.5, 1.0, 1, 2, 3)
+
+        def evaluate(self, model: nn.Module, loader: Iterable) -> Metrics:
+            return Metrics(7, 3 / 7, 0.25)
+
+    model = nn.Linear(2, 2)
+    state = TrainingState(
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+    )
+    examples = Examples(["a film", "a cast", "a plot"] * 3, [0, 1, 0] * 3, "made up")
+    tokenizer = WordTokenizer(Vocabulary.from_texts(examples.texts), 8)
+    loader, settings = make_loader(examples, tokenizer, 4), TrainingConfig(epochs=2, schedule="linear")
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        run_epochs(state, loader, loader, settings, Path(folder), lambda: None, Counting())
+        epochs = read_records(folder, "epoch")
+    assert state.step == 6 and state.tokens == 18
+    assert [e["validation"] for e in epochs] == [{"n": 7, "accuracy": 3 / 7, "loss": 0.25}] * 2
+    assert epochs[0]["train"] == {"n": 6, "accuracy": 0.5, "loss": 0.5}
+    train_epoch(state, loader, settings, 9, None, Counting())
+    assert state.step == 9
+    rate = set_learning_rate(state.optimizer, settings, 3, 6)
+    assert rate == 0.5 * settings.learning_rate == state.optimizer.param_groups[0]["lr"]
+
+
+# chapters/day09_sprint.md · One loop, two objectives
+def test_end_epoch_records_the_outcome():
+    """The average is validated, where there is one, and the sums of the epoch start again."""
+
+    class Naming:
+        def evaluate(self, model: nn.Module, loader: Iterable) -> Metrics:
+            return Metrics(1, 1.0, model.weight.item())
+
+    model = nn.Linear(1, 1, bias=False)
+    state = TrainingState(
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+    )
+    state.averaged = AveragedModel(nn.Linear(1, 1, bias=False))
+    nn.init.constant_(state.averaged.module.weight, 7.0)
+    state.examples, state.correct, state.loss_sum, state.step = 4, 3, 2.0, 9
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        monitor = Monitor(Path(folder))
+        end_epoch(state, [], monitor, 1, 2, Naming())
+        monitor.close()
+        record = read_records(folder, "epoch")[0]
+    assert record["train"] == {"n": 4, "accuracy": 0.75, "loss": 0.5} and state.examples == 0
+    assert record["validation"]["loss"] == 7.0 and record["step"] == 9
+
+
+# chapters/day09_sprint.md · One loop, two objectives
+def test_classification_is_the_default():
+    torch.manual_seed(0)
+    model = TransformerForSequenceClassification(ModelConfig(9, 8, 2, 12, num_layers=1, dropout=0.0))
+    batch = {"input_ids": torch.tensor([[2, 7, 3]]), "attention_mask": torch.ones(1, 3, dtype=torch.bool)}
+    batch["labels"] = torch.tensor([1])
+    state = TrainingState(
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+    )
+    expected = F.cross_entropy(model(batch["input_ids"]), batch["labels"]).item()
+    result, measured = measured_step(state, batch, TrainingConfig(), 10)
+    assert math.isclose(result.loss, expected, rel_tol=1e-6) and measured["update_ratio"] > 0
+    assert asdict(ClassificationObjective().evaluate(model, [batch])) == asdict(evaluate(model, [batch]))
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def test_run_record_and_settings():
+    model = nn.Linear(2, 2)
+    state = TrainingState(
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+    )
+    state.step, state.tokens, state.seconds = 5, 1000, 4.0
+    record = run_record("x", "read", 3, {"made up": {}}, state, "off")
+    assert (record["class"], record["steps"], record["tokens_per_second"]) == ("read", 5, 250)
+    settings = settings_of(TrainingHolder(TrainingConfig(device="cpu")))
+    assert settings == settings_of(TrainingHolder(TrainingConfig(device="auto", checkpoint_every=7)))
+    assert settings != settings_of(TrainingHolder(TrainingConfig(epochs=9)))
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder, "run.json"), record)
+        assert json.loads(Path(folder, "run.json").read_text()) == record
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+@dataclass(frozen=True)
+class TrainingHolder:
+    """The least that `settings_of` takes."""
+
+    training: TrainingConfig
+
+
+# chapters/day09_sprint.md · Layers that move less
 def test_layer_decay_scales_the_rate():
     model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12, num_layers=2))
     groups = parameter_groups(model, 2, 0.5)
@@ -985,3 +1089,89 @@ def test_layer_decay_scales_the_rate():
     assert set_learning_rate(optimizer, TrainingConfig(learning_rate=0.8), 0, 10) == 0.8
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2, 0.4, 0.8]
     assert depth_of("encoder.norm.weight", 2) == 3 and depth_of("encoder.layers.1.norm1.bias", 2) == 2
+
+
+# chapters/day09_sprint.md · An average of the weights
+def one_weight(ema: float) -> TrainingState:
+    """A state whose model is one weight of 1, trained by SGD on the loss -weight, so that a step adds 1."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    return TrainingState(model, optimizer, make_scaler(torch.device("cpu"), "off"), averaged=averaged)
+
+
+# chapters/day09_sprint.md · An average of the weights
+def grow(state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig) -> StepResult:
+    """An update that adds 1 to the weight, and is skipped where the batch says so."""
+    if not batch["skip"]:
+        state.model.weight.data += 1
+    return StepResult(state.step + 1, 0.0, 0.0, 0, 1, 1, bool(batch["skip"]))
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_ema_follows_the_weights():
+    state, objective = one_weight(0.75), type("Growing", (), {"update": staticmethod(grow)})()
+    settings = TrainingConfig(learning_rate=1.0, max_grad_norm=math.inf)
+    found = []
+    for skip in (False, False, True, False):
+        measured_step(state, {"skip": torch.tensor(skip)}, settings, 9, objective)
+        found.append(state.outcome.weight.item())
+    assert found == [2.0, 2.25, 2.25, 2.6875], (
+        "2, then 3/4 · 2 + 1/4 · 3, a skipped step, 3/4 · 2.25 + 1/4 · 4"
+    )
+    assert state.model.weight.item() == 4.0 and state.outcome is not state.model
+    twin = one_weight(0.75)
+    twin.load_state_dict(state.state_dict())
+    for each in (state, twin):
+        measured_step(each, {"skip": torch.tensor(False)}, settings, 9, objective)
+    assert twin.outcome.weight.item() == state.outcome.weight.item() == 0.75 * 2.6875 + 0.25 * 5
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_state_with_an_average():
+    state = one_weight(0.9)
+    plain = Resumable(state.model, state.optimizer, state.scaler)
+    assert state.parts() == [*PARTS] and plain.parts() == ["model", "optimizer", "scaler"]
+    assert plain.outcome is plain.model
+    torch.manual_seed(3)
+    before, first = random_state(), torch.rand(4)
+    set_random_state(before)
+    assert torch.equal(torch.rand(4), first)
+    plain.load_state_dict({**plain.state_dict(), "counts": {}})
+    try:
+        state.load_state_dict(plain.state_dict())
+        raise AssertionError("a checkpoint without an average")
+    except ValueError as error:
+        assert "the checkpoint does not fit this model: 'averaged'" in str(error)
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_a_run_ends_with_the_average():
+    size = ModelConfig(60, 8, 2, 12, num_layers=1, max_length=24)
+    config = RunConfig("run", DataConfig("toy", train_size=64), size, TrainingConfig(batch_size=16, ema=0.5))
+    config, tokenizer, train, validation = prepare(config)
+    state = begin(config, torch.device("cpu"))
+    loader, measuring = make_loader(train, tokenizer, 16), make_loader(validation, tokenizer, 256)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        run_epochs(state, loader, measuring, config.training, Path(folder), lambda: None)
+        finish(Path(folder), config, state, tokenizer, train, validation, measuring)
+        saved = load_file(Path(folder, "model.safetensors"))
+        record = read_records(folder, "epoch")[-1]["validation"]
+    assert all(torch.equal(saved[name], value) for name, value in state.outcome.state_dict().items())
+    assert not torch.equal(saved["classifier.weight"], state.model.classifier.weight)
+    assert record == asdict(evaluate(state.outcome, measuring)), "it is the average that is validated"
+
+
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
+def test_depth_of_bert_s_parts():
+    config = ModelConfig(9, 8, 2, 16, 3, embedding_norm=True, type_vocab_size=2)
+    model = TransformerForSequenceClassification(config)
+    found: dict[int, set[str]] = {}
+    for name, _ in model.named_parameters():
+        found.setdefault(depth_of(name, 3), set()).add(name.split(".")[1])
+    assert found[0] == {"embedding", "positions", "token_types", "embedding_norm"}
+    assert found[1] == found[2] == found[3] == {"layers"}
+    assert found[4] == {"norm", "weight", "bias"}, "the last norm and the classifier"
+    groups = parameter_groups(model, 3, 0.5)
+    assert [group["scale"] for group in groups] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]

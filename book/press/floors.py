@@ -25,6 +25,7 @@ FLOORS = (
     "pretrain",
     "report",
     "bert",
+    "recipe",
     "cli",
 )
 

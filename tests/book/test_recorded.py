@@ -8,11 +8,17 @@ import pytest
 from book.press.floors import ROOT
 from book.sentence import SENTENCE
 from minitransformer.cli import evaluate_run, main
-from minitransformer.config import load_config, load_search, variant_config
+from minitransformer.config import (
+    PretrainConfig,
+    load_config,
+    load_pretrain_config,
+    load_search,
+    variant_config,
+)
 from minitransformer.data import sst2_is_present
 from minitransformer.evaluate import mean_interval
 from minitransformer.report import last_validation
-from minitransformer.runs import read_predictions, read_records
+from minitransformer.runs import read_predictions, read_records, read_run_record
 
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
 SEARCH = ROOT / "book/runs/search"
@@ -24,12 +30,23 @@ def test_there_are_runs():
     assert SCRATCH in RUNS and len(RUNS) >= 3
 
 
+def settings_of_run(run):
+    """The settings of a run on labelled texts, or of one that reads."""
+    path = run / "config.yaml"
+    return load_pretrain_config(path) if "\ncorpus:" in path.read_text() else load_config(path)
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_a_run_says_where_it_comes_from(run):
-    record = json.loads((run / "run.json").read_text())
-    config = load_config(run / "config.yaml")
+    record, config = read_run_record(run), settings_of_run(run)
     assert record["seed"] == config.seed and record["name"] == config.name
-    assert record["class"] == "alone"
+    if isinstance(config, PretrainConfig):
+        assert record["class"] == "read" and record["data"]
+    elif config.initial is None and config.data.tokenizer is None:
+        assert record["class"] == "alone" and "initial" not in record
+    else:
+        assert record["class"] in ("read", "taught")
+        assert set(record["initial"]) == {"folder", "file", "sha256"}
     assert record["code"]["commit"] and record["code"]["dirty"] is False, "recorded from a commit, unchanged"
     assert len(read_records(run, "epoch")) == config.training.epochs
     assert {path.suffix for path in run.iterdir()} <= {

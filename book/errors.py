@@ -1,0 +1,86 @@
+"""Sort SST-2's validation sentences into groups, and write `book/runs/validation_groups.json`.
+
+    python -m book.errors
+
+The record says of each sentence, in order, to which groups it belongs; it holds no sentence. With it, and with a run's
+recorded answers, a page can say where the run errs without having the data. The groups depend on the sentences and on
+SST-2's training phrases, not on any model, so that they can be compared across models.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from minitransformer.data import load_sst2
+from minitransformer.runs import checksum
+from minitransformer.tokenizer import basic_english
+
+RECORD = Path(__file__).parent / "runs" / "validation_groups.json"
+NEGATIONS = {
+    "not",
+    "no",
+    "never",
+    "neither",
+    "nor",
+    "nothing",
+    "none",
+    "without",
+    "hardly",
+    "barely",
+    "cannot",
+}
+CONTRASTS = {"but", "although", "though", "however", "despite", "yet", "while", "instead", "rather"}
+FREQUENCIES = {"0": 0, "1": 1, "2 to 9": 9, "10 or more": 10**9}
+LENGTHS = {"up to 9": 9, "10 to 19": 19, "20 to 29": 29, "30 or more": 10**9}
+
+
+def group(value: int, bounds: dict[str, int]) -> str:
+    """The name of the range that holds a value; `bounds` has the upper end of each."""
+    return next(name for name, last in bounds.items() if value <= last)
+
+
+def is_negated(words: list[str]) -> bool:
+    """Whether a negation is among the words; the word tokenizer leaves "n't" as n, ', t."""
+    return bool(NEGATIONS & set(words)) or " n ' t " in f" {' '.join(words)} "
+
+
+def whole_phrases(texts: Iterable[str]) -> list[str]:
+    """The texts that are part of no other: a sentence once, and not once more for each of its phrases."""
+    kept, parts = [], set()
+    for words in sorted({tuple(text.split()) for text in texts}, key=len, reverse=True):
+        if words not in parts:
+            kept.append(" ".join(words))
+            parts |= {words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+    return kept
+
+
+def groups_of(text: str, frequency: Counter[str]) -> dict[str, str]:
+    """The group of a sentence, of each kind; `frequency` says how many training sentences hold a word."""
+    words = basic_english(text)
+    return {
+        "training sentences with its rarest word": group(min(frequency[word] for word in words), FREQUENCIES),
+        "negation": "with" if is_negated(words) else "without",
+        "contrast": "with" if CONTRASTS & set(words) else "without",
+        "words": group(len(text.split()), LENGTHS),
+    }
+
+
+def main() -> None:
+    """Group the validation sentences, and write the record."""
+    sentences = whole_phrases(load_sst2("train").texts)
+    frequency = Counter(word for text in sentences for word in set(basic_english(text)))
+    validation = load_sst2("validation")
+    found = [groups_of(text, frequency) for text in validation.texts]
+    record = {
+        "validation_sha256": checksum(validation),
+        "training_sentences": len(sentences),
+        "groups": {kind: [groups[kind] for groups in found] for kind in found[0]},
+    }
+    RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    for kind, names in record["groups"].items():
+        print(kind, dict(Counter(names)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+# Generated from chapters/day11_deeper.md; edit the chapter, not this file.
+"""The tests that the chapters run in their text, for `minitransformer.recipe`."""
+
+import inspect
+import tempfile
+from collections.abc import Callable
+from contextlib import chdir, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
+
+from minitransformer.config import RecipeConfig, load_recipe
+from minitransformer.evaluate import mean_interval
+from minitransformer.recipe import asked_for, best_run, make_encoder, reproduce
+from minitransformer.report import last_validation, percent
+from minitransformer.runs import load_run, read_run_record
+from minitransformer.train import write_json
+
+# chapters/day11_deeper.md · The whole recipe as one command
+TINY_READING = """
+name: reading
+corpus: toy
+chunk_length: 30
+model: {vocab_size: 200, d_model: 16, num_heads: 2, d_ff: 32, num_layers: 1, max_length: 32, dropout: 0.0}
+"""
+
+# chapters/day11_deeper.md · The whole recipe as one command
+TINY_RUN = """
+name: tiny
+data: {name: toy, train_size: 300}
+model: {vocab_size: 200, d_model: 16, num_heads: 2, d_ff: 32, num_layers: 1, max_length: 32}
+"""
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def stops_with(call: Callable[[], object], *words: str) -> None:
+    """The call must raise a ValueError whose message holds the words."""
+    try:
+        call()
+    except ValueError as error:
+        assert all(word in str(error) for word in words), error
+        return
+    raise AssertionError(f"nothing was refused, expected {words}")
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def tiny_recipe(folder: Path, text: str = "pretrain: reading.yaml") -> Path:
+    (folder / "reading.yaml").write_text(TINY_READING)
+    (folder / "run.yaml").write_text(TINY_RUN)
+    (folder / "recipe.yaml").write_text(f"name: tiny\ntrain: run.yaml\nseeds: [0, 1]\n{text}\n")
+    return folder / "recipe.yaml"
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def test_reproduce_from_text_to_report():
+    with tempfile.TemporaryDirectory() as name:
+        plan, folder = load_recipe(tiny_recipe(Path(name))), Path(name, "out")
+        with redirect_stdout(StringIO()):
+            summary = reproduce(plan, folder)
+        runs = [folder / "seed0", folder / "seed1"]
+        accuracies = [last_validation(run).accuracy for run in runs]
+        chosen = runs[accuracies.index(max(accuracies))]
+        assert best_run(runs) == chosen
+        readings = {run: read_run_record(run)["evaluations"].get("test", {}).get("readings") for run in runs}
+        assert readings.pop(chosen) == 1 and list(readings.values()) == [None], (
+            "only the chosen run sees the test"
+        )
+        text = summary.read_text()
+        mean, half = mean_interval(accuracies)
+        assert f"{percent(mean)} ± {percent(half)} %" in text and "Class *read*" in text
+        assert (
+            text.count("| seed0 |") == 2
+            and "| encoder |" in text
+            and f"The chosen run, {chosen.name}" in text
+        )
+        config, model, tokenizer = load_run(folder / "model")
+        assert (
+            config.initial == str(folder / "encoder") and len(tokenizer.vocabulary) == model.config.vocab_size
+        )
+        before = {path: path.read_bytes() for path in sorted(folder.glob("**/*.json*"))}
+        with redirect_stdout(StringIO()):
+            assert reproduce(plan, folder).read_text() == text, "a finished recipe stays"
+        assert {path: path.read_bytes() for path in sorted(folder.glob("**/*.json*"))} == before
+        other = next(run for run in runs if run != chosen)
+        with patch.dict(inspect.unwrap(reproduce).__globals__, {"best_run": lambda _: other}):
+            stops_with(lambda: reproduce(plan, folder), chosen.name, other.name, "second reading")
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def test_recipes_are_checked_before_any_work():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for text, word in [
+            ("", "pretrain must be given if convert is not"),
+            ("pretrain: reading.yaml\nconvert: some/bert", "null if it is"),
+            ("pretrain: missing.yaml", "there is no config file"),
+            ("convert: some/bert\nvocab_size: 3", "vocab_size must be at least 6"),
+            ("pretrain: run.yaml", "run.yaml"),
+        ]:
+            stops_with(lambda text=text: load_recipe(tiny_recipe(folder, text)), word)
+        with chdir(tiny_recipe(folder).parent.parent):
+            found = load_recipe(Path(folder.name, "recipe.yaml"))
+            assert found.pretrain == f"{folder.name}/reading.yaml", "files stand beside the recipe"
+        (folder / "run.yaml").write_text("name: tiny\n")
+        stops_with(lambda: load_recipe(folder / "recipe.yaml"), "run.yaml")
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def test_an_encoder_is_kept_only_if_it_is_the_one_asked_for():
+    plan = RecipeConfig("taken", "run.yaml", [0], convert="some/bert", vocab_size=90)
+    with tempfile.TemporaryDirectory() as name:
+        encoder = Path(name, "encoder")
+        encoder.mkdir()
+        write_json(
+            encoder / "run.json", {"class": "taught", "origin": asked_for(plan) | {"source": "some/bert"}}
+        )
+        assert make_encoder(plan, Path(name)) == encoder, "done before, it is kept"
+        stops_with(
+            lambda: make_encoder(replace(plan, vocab_size=91), Path(name)), "vocab_size is 90 there, 91 here"
+        )
+        stops_with(lambda: make_encoder(replace(plan, convert="other/bert"), Path(name)), "'some/bert' there")
