@@ -264,7 +264,7 @@ def convert(
     config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
     tokenizer = WordPieceTokenizer(wordpiece(kept), length)
     digest = hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest()
-    origin = {"source": source_name(source), "file": "model.safetensors", "sha256": digest}
+    origin: dict[str, Any] = {"source": source_name(source), "file": "model.safetensors", "sha256": digest}
     origin["vocab_size"] = vocab_size
     record = {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()}
     folder.mkdir(parents=True, exist_ok=True)

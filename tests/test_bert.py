@@ -23,6 +23,7 @@ from minitransformer.bert import (
     kept_pieces,
     plain_normalizer,
     read_bert,
+    source_name,
     to_bert,
     wordpiece,
 )
@@ -254,6 +255,7 @@ def test_convert_refuses_what_is_no_bert():
     with tempfile.TemporaryDirectory() as temporary:
         source, folder = Path(temporary, "bert"), Path(temporary, "start")
         save_bert(source)
+        assert source_name(source) == "bert" and source_name("some/bert") == "some/bert"
         assert bert_folder(source) == source and read_bert(source)[0].vocab_size == len(small_vocabulary())
         refused(lambda: convert(source, folder, vocab_size=10, texts=["film"]), "vocab_size", "10")
         refused(lambda: convert(source, folder, vocab_size=0), "vocab_size", "0")

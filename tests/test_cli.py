@@ -27,12 +27,14 @@ from minitransformer.cli import (
     predict_texts,
     read_texts,
     report_evaluation,
+    reproduce_recipe,
     run_command,
     yaml_file,
 )
 from minitransformer.config import (
     DataConfig,
     PretrainConfig,
+    RecipeConfig,
     RunConfig,
     TrainingConfig,
     load_config,
@@ -373,3 +375,26 @@ def test_convert_from_the_command_line():
         raise AssertionError("an abbreviated option was accepted")
     except ValueError as error:
         assert "--vocab 9" in str(error), error
+
+
+# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
+def test_reproduce_from_the_command_line():
+    asked: list[tuple[str, str]] = []
+
+    def stand_in(plan: RecipeConfig, folder: str | Path) -> Path:
+        asked.append((plan.name, str(folder)))
+        return summary
+
+    def read(path: object, settings: list[str]) -> RecipeConfig:
+        return RecipeConfig("tiny", str(path), [0], convert="some/bert")
+
+    with tempfile.TemporaryDirectory() as name:
+        summary = Path(name, "summary.md")
+        summary.write_text("# tiny\n")
+        module = inspect.unwrap(reproduce_recipe).__globals__
+        with patch.dict(module, {"load_recipe": read, "reproduce": stand_in}):
+            with redirect_stdout(StringIO()) as out:
+                run_command(*typed("reproduce", "recipe.yaml"))
+                run_command(*typed("reproduce", "recipe.yaml", "--output", "there"))
+    assert asked == [("tiny", str(Path("runs", "tiny"))), ("tiny", "there")]
+    assert out.getvalue() == 2 * "# tiny\n\n", "the summary is printed"

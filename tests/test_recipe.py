@@ -11,10 +11,20 @@ from pathlib import Path
 from unittest.mock import patch
 
 from minitransformer.config import RecipeConfig, load_recipe
+from minitransformer.data import Examples
 from minitransformer.evaluate import mean_interval
-from minitransformer.recipe import asked_for, best_run, make_encoder, reproduce
+from minitransformer.recipe import (
+    asked_for,
+    best_run,
+    cost_rows,
+    film_texts,
+    make_encoder,
+    reproduce,
+    run_of_seed,
+    write_summary,
+)
 from minitransformer.report import last_validation, percent
-from minitransformer.runs import load_run, read_run_record
+from minitransformer.runs import load_run, read_answers, read_run_record
 from minitransformer.train import write_json
 
 # chapters/day11_deeper.md · The whole recipe as one command
@@ -83,7 +93,8 @@ def test_reproduce_from_text_to_report():
             assert reproduce(plan, folder).read_text() == text, "a finished recipe stays"
         assert {path: path.read_bytes() for path in sorted(folder.glob("**/*.json*"))} == before
         other = next(run for run in runs if run != chosen)
-        with patch.dict(inspect.unwrap(reproduce).__globals__, {"best_run": lambda _: other}):
+        module = inspect.unwrap(reproduce).__globals__  # where it looks up what it calls
+        with patch.dict(module, {"best_run": lambda _: other}):
             stops_with(lambda: reproduce(plan, folder), chosen.name, other.name, "second reading")
 
 
@@ -120,3 +131,32 @@ def test_an_encoder_is_kept_only_if_it_is_the_one_asked_for():
             lambda: make_encoder(replace(plan, vocab_size=91), Path(name)), "vocab_size is 90 there, 91 here"
         )
         stops_with(lambda: make_encoder(replace(plan, convert="other/bert"), Path(name)), "'some/bert' there")
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def test_parts_of_a_recipe():
+    reviews = {
+        "load_examples": lambda *_: Examples(["a"], [1], ""),
+        "load_imdb": lambda *_: Examples(["b"], [1], ""),
+    }
+    with patch.dict(inspect.unwrap(film_texts).__globals__, reviews):
+        assert film_texts() == ["a", "b"]
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
+        folder = Path(name)
+        plan = load_recipe(tiny_recipe(folder))
+        make_encoder(plan, folder)
+        runs = [run_of_seed(plan, folder, seed) for seed in (0, 1)]
+        assert all(
+            (run / "report.md").is_file() and len(read_answers(run, "validation")) == 500 for run in runs
+        )
+        rows, record = cost_rows(folder, runs), read_run_record(runs[1])
+        assert [row[0] for row in rows] == ["encoder", "seed0", "seed1"]
+        assert rows[2][1:4] == [
+            f"{record['seconds']:,.0f}",
+            f"{record['tokens']:,}",
+            f"{record['tokens_per_second']:,}",
+        ]
+        one = write_summary(folder, runs[:1], runs[0]).read_text()
+        assert f"Validation accuracy: {percent(last_validation(runs[0]).accuracy)} %." in one, (
+            "one run has no interval"
+        )

@@ -161,6 +161,22 @@ def test_readings_are_counted() -> None:
         assert source == load_examples("toy", "validation").source
 
 
+# chapters/day10_report.md · What a reading leaves behind
+def test_the_shipped_model_is_not_counted() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = small_run(Path(folder, "run"))
+        before = (run / "run.json").read_bytes()
+        with patch.dict(inspect.unwrap(report_evaluation).__globals__, {"SHIPPED": run}):
+            with redirect_stdout(StringIO()) as out:
+                report_evaluation(run, "test", False)
+        assert "accuracy" in out.getvalue() and "reading" not in out.getvalue()
+        assert (run / "run.json").read_bytes() == before and read_answers(run, "test") == []
+        (run / "run.json").unlink()
+        with redirect_stdout(StringIO()) as out:
+            report_evaluation(run, "test", False)
+        assert "accuracy" in out.getvalue() and not (run / "run.json").exists(), "nothing to count in"
+
+
 # chapters/day10_report.md · Pictures that change only if the run does
 def test_pictures_hold_what_they_should() -> None:
     answers = [{"positive": p, "correct": c} for p, c in ((0.9, True), (0.2, False), (0.95, True))]

@@ -302,7 +302,9 @@ def test_fit_writes_a_folder_that_tells_the_whole_run() -> None:
         folder = Path(base, "run")
         metrics = fit(short_run(tensorboard=True), folder)
         names = sorted(path.name for path in folder.iterdir())
-        assert names == sorted([*RUN_FILES, "checkpoints", "tensorboard"])
+        files = {"config.yaml", "run.json", "metrics.jsonl", "predictions.jsonl", "tokenizer.json"}
+        files |= {"config.json", "model.safetensors"}
+        assert set(names) == files | {"checkpoints", "tensorboard"} and files <= set(RUN_FILES)
         steps, epochs = read_records(folder, "step"), read_records(folder, "epoch")
         assert [record["step"] for record in steps] == [1, 3, 5], "3 steps an epoch, every second one logged"
         rates = [record["learning_rate"] for record in steps]
