@@ -282,9 +282,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 # chapters/day10_report.md · Weights that fit into a repository
 def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Path]:
-    """Write weights as safetensors files of at most `largest` bytes, with the index that Hugging Face's libraries read.
+    """Write weights as safetensors files with at most `largest` bytes of tensors, and the index that Hugging Face reads.
 
-    One file is called `model.safetensors`, several `model-00001-of-00002.safetensors` and so on.
+    A tensor that is larger gets a file of its own. One file is called `model.safetensors`, several `model-00001-of-00002.safetensors` and so on.
     """
     plan = split_torch_state_dict_into_shards(state, max_shard_size=largest)
     for name, tensors in plan.filename_to_tensors.items():

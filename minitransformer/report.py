@@ -355,6 +355,8 @@ def without_folders(value: Any) -> Any:
     """A value whose absolute paths, at any depth, are cut down to their last part."""
     if isinstance(value, dict):
         return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(without_folders(item) for item in value)
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
     return value

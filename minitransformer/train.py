@@ -24,7 +24,7 @@ from minitransformer.config import (
     RunConfig,
     SearchConfig,
     TrainingConfig,
-    load_config,
+    read_settings,
     save_config,
     variant_config,
 )
@@ -825,7 +825,10 @@ def origin(config: RunConfig) -> tuple[str, dict[str, Any]]:
 # chapters/day09_sprint.md · An average of the weights
 def finished_identity(folder: Path, config: RunConfig, *data: Examples) -> dict[str, Any]:
     """The `identity` of the finished run in a folder; what it started from may have been moved since."""
-    saved, start = load_config(folder / "config.yaml"), read_run_record(folder).get("initial", {})
+    saved, start = (
+        read_settings(RunConfig, folder / "config.yaml"),
+        read_run_record(folder).get("initial", {}),
+    )
     here = replace(saved, initial=config.initial, data=replace(saved.data, tokenizer=config.data.tokenizer))
     return identity(here, *data) | {"initial": start.get("sha256")}
 

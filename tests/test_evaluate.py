@@ -226,6 +226,7 @@ def test_difference_interval() -> None:
     low, high = difference_interval(Metrics(1821, 0.9, 0.3), Metrics(872, 0.9, 0.3))
     half = 1.96 * math.sqrt(0.09 / 872 + 0.09 / 1821)
     assert abs(low + half) < 1e-3 and abs(high - half) < 1e-3, "close to the formula where that is good"
+    # all right in both: the first can only be worse than it looks (low), or the second (high)
     low, high = difference_interval(Metrics(50, 1.0, 0.0), Metrics(20, 1.0, 0.0))
     assert math.isclose(low, wilson_interval(50, 50)[0] - 1) and math.isclose(
         high, 1 - wilson_interval(20, 20)[0]
