@@ -281,7 +281,7 @@ def settings_of(*lines: str) -> RunConfig:
 # chapters/day08_data_schedule_monitoring.md · Tokenize once
 def test_data_config_reads_group_by_length() -> None:
     read = settings_of("data: {name: toy, group_by_length: true}").data
-    assert asdict(read) == asdict(DataConfig("toy", group_by_length=True))
+    assert asdict(DataConfig("toy", group_by_length=True)).items() <= asdict(read).items()
     assert settings_of("data: {name: toy}").data.group_by_length is False
     try:
         settings_of("data: {name: toy, group_by_length: 7}")
@@ -315,9 +315,8 @@ def test_training_config_refuses_what_no_schedule_can_do() -> None:
     read = settings_of(
         "data: {name: toy}", "training: {schedule: linear, warmup: 0.06, autocast: off}"
     ).training
-    assert (
-        asdict(read) == asdict(TrainingConfig(schedule="linear", warmup=0.06)) and read.tensorboard is False
-    )
+    wanted = TrainingConfig(schedule="linear", warmup=0.06)
+    assert asdict(wanted).items() <= asdict(read).items() and read.tensorboard is False
 
 
 # chapters/day09_sprint.md · The settings of a reading, and the run

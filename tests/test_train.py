@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from minitransformer import config as newest
 from minitransformer.config import DataConfig, RunConfig, SearchConfig, TrainingConfig, load_config
 from minitransformer.data import Examples, make_loader
 from minitransformer.evaluate import Metrics, evaluate
@@ -874,7 +875,7 @@ def test_monitor_writes_the_same_numbers_to_both_places() -> None:
 
 # chapters/day08_data_schedule_monitoring.md · The run, put together
 def settings_of_five() -> RunConfig:
-    return RunConfig("five", DataConfig("toy"), ModelConfig(vocab_size=50), seed=5)
+    return RunConfig("five", newest.DataConfig("toy"), ModelConfig(vocab_size=50), seed=5)
 
 
 # chapters/day08_data_schedule_monitoring.md · The run, put together
@@ -898,9 +899,9 @@ def short_run(**training: object) -> RunConfig:
     settings = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "log_every": 2, "schedule": "linear"}
     return RunConfig(
         name="short",
-        data=DataConfig("toy", train_size=40, group_by_length=True),
+        data=newest.DataConfig("toy", train_size=40, group_by_length=True),
         model=ModelConfig(vocab_size=500, d_model=8, num_heads=2, d_ff=12, num_layers=1, max_length=24),
-        training=TrainingConfig(**settings | {"warmup": 0.2} | training),
+        training=newest.TrainingConfig(**settings | {"warmup": 0.2} | training),
     )
 
 
@@ -977,7 +978,7 @@ def test_identity_lets_a_run_save_more_often_but_not_learn_faster() -> None:
     assert ours == identity(short_run(checkpoint_every=7, tensorboard=True, device="cpu"), examples)
     for changes in ({"warmup": 0.3}, {"schedule": "constant"}, {"batch_size": 8}, {"log_every": 3}):
         assert identity(short_run(**changes), examples) != ours, changes
-    ungrouped = replace(short_run(), data=DataConfig("toy", train_size=40))
+    ungrouped = replace(short_run(), data=newest.DataConfig("toy", train_size=40))
     assert identity(ungrouped, examples) != ours, "another order of the batches is another run"
     assert identity(short_run(), Examples(["b"], [1], "one text")) != ours
     assert ours["training/schedule"] == "linear" and ours["checksum of the training examples"] == checksum(
