@@ -483,9 +483,24 @@ def test_the_package_of_every_day_imports_and_passes_its_tests(tmp_path, day):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("runs", "__pycache__"))
     (tmp_path / "conftest.py").write_text("")
-    pytest_run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests"]
-    done = subprocess.run(pytest_run, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:]
+    mine, final = (
+        {path.name: path.read_bytes() for path in sorted(folder.glob("minitransformer/*.py"))}
+        for folder in (tmp_path, ROOT)
+    )
+    if mine != final:  # else it is the package itself, whose tests run beside this one
+        pytest_run = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "tests",
+        ]
+        done = subprocess.run(pytest_run, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:]
     assert (
         f"{tmp_path}"
         in subprocess.run(
