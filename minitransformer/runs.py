@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import minitransformer
-from minitransformer.config import RunConfig, load_config
+from minitransformer.config import RunConfig, load_config, save_config
 from minitransformer.data import Examples
 from minitransformer.evaluate import Metrics, traits
 from minitransformer.model import TransformerForSequenceClassification, save_shards
@@ -395,5 +395,9 @@ def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> P
     for name in SHIPPED_FILES:
         if Path(run, name).is_file():
             shutil.copyfile(Path(run, name), folder / name)
+    if (settings := folder / "config.yaml").is_file() and (
+        start := (config := load_config(settings)).initial
+    ):
+        save_config(replace(config, initial=Path(start).name), settings)
     save_shards({name: value.half() for name, value in model.state_dict().items()}, folder, largest)
     return folder

@@ -85,9 +85,7 @@ def test_reproduce_from_text_to_report():
             and f"The chosen run, {chosen.name}" in text
         )
         config, model, tokenizer = load_run(folder / "model")
-        assert (
-            config.initial == str(folder / "encoder") and len(tokenizer.vocabulary) == model.config.vocab_size
-        )
+        assert config.initial == "encoder" and len(tokenizer.vocabulary) == model.config.vocab_size
         before = {path: path.read_bytes() for path in sorted(folder.glob("**/*.json*"))}
         with redirect_stdout(StringIO()):
             assert reproduce(plan, folder).read_text() == text, "a finished recipe stays"

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from minitransformer.config import DataConfig, RunConfig, save_config
+from minitransformer.config import DataConfig, RunConfig, load_config, save_config
 from minitransformer.data import Examples
 from minitransformer.evaluate import Metrics
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
@@ -324,7 +324,12 @@ def test_ship() -> None:
             assert "does not hold a finished run" in str(error)
         write_json(run / "run.json", {"class": "alone"})
         (run / "notes.md").write_text("notes")
+        config = RunConfig("x", DataConfig("toy"), ModelConfig(31, 8, 2, 12), initial=f"{name}/some/start")
+        save_config(config, run / "config.yaml")
         ship(run, folder, largest=2000)
+        assert load_config(folder / "config.yaml") == replace(config, initial="start"), (
+            "no path of this machine"
+        )
         sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
         assert len(sizes) > 1 and sum(sizes) < 0.7 * (run / "model.safetensors").stat().st_size
         assert (folder / "notes.md").read_text() == "notes" and (folder / "run.json").is_file()
