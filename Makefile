@@ -36,9 +36,11 @@ reproduce: $(STAMP)      ## the result, from raw text to the report: hours on a 
 
 pdf: $(STAMP)            ## the book as one PDF, printed by Chromium: _build/book.pdf
 	$(BIN)/python -m book.press export
-	$(BIN)/jupyter-book build --builder singlehtml .
+	$(BIN)/jupyter-book build -W --builder singlehtml .
+	@# Sphinx writes the page into book/, with links that hold one folder higher
+	mv _build/singlehtml/book/index.html _build/singlehtml/book.html
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer \
-	  --print-to-pdf=_build/book.pdf file://$(CURDIR)/_build/singlehtml/index.html
+	  --print-to-pdf=_build/book.pdf file://$(CURDIR)/_build/singlehtml/book.html
 
 browser: $(STAMP)        ## the rendered book in Chromium: run `make book` first
 	$(BIN)/pytest -m browser tests/book/test_pages.py

@@ -84,6 +84,15 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
         shutil.copyfile(str(origin), target)
 
 
+def one_page_as_many(app: Sphinx) -> None:
+    """Let the builder of one long page, from which the PDF is printed, treat all nodes as that of many pages does.
+
+    sphinx-exercise registers its nodes for it alone, and then Sphinx looks no further for any other node.
+    """
+    handlers = app.registry.translation_handlers
+    handlers["singlehtml"] = {**handlers.get("html", {}), **handlers.get("singlehtml", {})}
+
+
 class Badges(SphinxPostTransform):
     """Say on each exported or test cell where it goes, and on a superseding one what it changes."""
 
@@ -106,7 +115,8 @@ class Badges(SphinxPostTransform):
     def badge(self, cell) -> str:
         if "test" in cell.tags:
             return f'<span class="press-badge press-test">✓ {TESTS}/test_{cell.module}.py</span>'
-        page = self.app.builder.get_relative_uri(self.env.docname, "book/api")
+        one_page = self.app.builder.name == "singlehtml"
+        page = "" if one_page else self.app.builder.get_relative_uri(self.env.docname, "book/api")
         return f'<a class="press-badge press-export" href="{page}#api-{cell.module}">→ {PACKAGE}/{cell.module}.py</a>'
 
 
@@ -191,5 +201,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", configure)
     app.connect("config-inited", without_thebe)
     app.connect("builder-inited", collect)
+    app.connect("builder-inited", one_page_as_many)
     app.connect("build-finished", copy_mathjax)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
