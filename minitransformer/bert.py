@@ -15,9 +15,8 @@ from torch import Tensor
 
 from minitransformer.config import require
 from minitransformer.model import ModelConfig, read_weights
-from minitransformer.runs import source_state
+from minitransformer.runs import source_state, write_json
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, bert_backend
-from minitransformer.train import write_json
 
 __all__ = [
     "BERT_FILES",

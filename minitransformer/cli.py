@@ -1,5 +1,5 @@
 # Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
-"""The command line, `minitransformer train`, `pretrain`, `convert`, `evaluate` and `predict`."""
+"""The command line, `minitransformer train`, `pretrain`, `convert`, `reproduce`, `evaluate`, `report` and `predict`."""
 
 import argparse
 import json

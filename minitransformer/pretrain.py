@@ -23,7 +23,14 @@ from minitransformer.config import PretrainConfig, TrainingConfig, load_pretrain
 from minitransformer.data import EpochSampler, Examples, collate, epoch_batches, load_examples, load_imdb
 from minitransformer.evaluate import Metrics
 from minitransformer.model import TransformerForMaskedLM
-from minitransformer.runs import checksum, open_run_folder, read_records, save_checkpoint, write_atomically
+from minitransformer.runs import (
+    checksum,
+    open_run_folder,
+    read_records,
+    save_checkpoint,
+    write_atomically,
+    write_json,
+)
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, WordTokenizer
 from minitransformer.train import (
     StepResult,
@@ -36,7 +43,6 @@ from minitransformer.train import (
     run_record,
     same_run,
     settings_of,
-    write_json,
 )
 
 __all__ = [

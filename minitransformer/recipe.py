@@ -8,18 +8,19 @@ from typing import Any
 from minitransformer.bert import convert, source_name
 from minitransformer.config import RecipeConfig, load_config, load_pretrain_config
 from minitransformer.data import load_examples, load_imdb
-from minitransformer.evaluate import mean_interval
 from minitransformer.pretrain import pretrain
 from minitransformer.report import (
+    device_name,
     evaluate_split,
     last_validation,
     percent,
-    result_rows,
+    results_table,
     section,
+    summary,
     table,
     write_report,
 )
-from minitransformer.runs import read_answers, read_run_record, ship
+from minitransformer.runs import read_answers, read_evaluations, read_run_record, ship
 from minitransformer.train import fit, same_run
 
 __all__ = [
@@ -85,13 +86,11 @@ def best_run(runs: Sequence[Path]) -> Path:
 # chapters/day11_deeper.md · The whole recipe as one command
 def cost_rows(folder: Path, runs: Sequence[Path]) -> list[list[object]]:
     """One row for each stage: seconds, tokens, tokens per second, and the machine."""
-    rows = []
+    rows: list[list[object]] = []
     for stage in (folder / "encoder", *runs):
         record = read_run_record(stage)
         if "seconds" in record:
-            machine = record["machine"]
-            where = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
-            speed = record["tokens_per_second"]
+            speed, where = record["tokens_per_second"], device_name(record)
             rows.append(
                 [stage.name, f"{record['seconds']:,.0f}", f"{record['tokens']:,}", f"{speed:,}", where]
             )
@@ -101,19 +100,15 @@ def cost_rows(folder: Path, runs: Sequence[Path]) -> list[list[object]]:
 # chapters/day11_deeper.md · The whole recipe as one command
 def write_summary(folder: Path, runs: Sequence[Path], chosen: Path) -> Path:
     """Write `summary.md`: validation accuracy of every seed, the chosen run on the test split, and what it cost."""
-    accuracies = [last_validation(run).accuracy for run in runs]
-    mean = f"{percent(accuracies[0])} %"
-    if len(runs) > 1:
-        centre, half = mean_interval(accuracies)
-        mean = f"{percent(centre)} ± {percent(half)} % (mean of {len(runs)} seeds, 95 % interval)"
-    header = ["split", "examples", "accuracy (%)", "95 % interval", "loss", "readings"]
+    found = summary(folder.name, runs)
+    mean = f"{percent(found['accuracy'])} %"
+    if found["half_width"] is not None:
+        mean = f"{percent(found['accuracy'])} ± {percent(found['half_width'])} % (mean of {len(runs)} seeds, 95 % interval)"
     parts = [
         f"# {folder.name}",
         f"Class *{read_run_record(chosen)['class']}*. Validation accuracy: {mean}.",
-        table(
-            ["run", "validation (%)"], [[r.name, percent(a)] for r, a in zip(runs, accuracies, strict=True)]
-        ),
-        section(f"The chosen run, {chosen.name}", table(header, result_rows(chosen))),
+        table(["run", "validation (%)"], [[r.name, percent(last_validation(r).accuracy)] for r in runs]),
+        section(f"The chosen run, {chosen.name}", results_table(chosen)),
         section(
             "Cost", table(["stage", "seconds", "tokens", "tokens/s", "machine"], cost_rows(folder, runs))
         ),
@@ -135,7 +130,7 @@ def reproduce(plan: RecipeConfig, folder: str | Path) -> Path:
     make_encoder(plan, folder)
     runs = [run_of_seed(plan, folder, seed) for seed in plan.seeds]
     chosen = best_run(runs)
-    others = [run.name for run in runs if run != chosen and read_answers(run, "test")]
+    others = [run.name for run in runs if run != chosen and "test" in read_evaluations(run)]
     if others:
         raise ValueError(
             f"{folder}: the test split has been read with {others[0]}, and now {chosen.name} is best on validation; a "

@@ -2,7 +2,8 @@
 """Tables of many runs, and the illustrated report of one."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,12 @@ __all__ = [
     "architecture",
     "confidence_of",
     "cost_line",
+    "device_name",
     "draw_architecture",
     "draw_calibration",
     "draw_curves",
+    "drawing",
     "evaluate_split",
-    "figure_of",
     "finished_record",
     "flat_settings",
     "group_rows",
@@ -56,6 +58,7 @@ __all__ = [
     "percent",
     "result_rows",
     "results_of",
+    "results_table",
     "run_folders",
     "section",
     "settings_table",
@@ -125,15 +128,16 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
 def draw_curves(folder: Path) -> Path:
     """Training loss by step, and both accuracies by epoch, as `curves.svg`: equal runs give equal files."""
     steps, epochs = read_records(folder, "step"), read_records(folder, "epoch")
-    figure, save = figure_of(8, 3)
-    left, right = figure.subplots(1, 2)
-    left.plot([r["step"] for r in steps], [r["loss"] for r in steps], linewidth=0.8)
-    left.set(xlabel="step", ylabel="training loss")
-    for part in ("train", "validation"):
-        right.plot([r["epoch"] for r in epochs], [r[part]["accuracy"] for r in epochs], "o-", label=part)
-    right.set(xlabel="epoch", ylabel="accuracy", xticks=[r["epoch"] for r in epochs])
-    right.legend(frameon=False)
-    return save(folder / "curves.svg")
+    path = folder / "curves.svg"
+    with drawing(path, 8, 3) as figure:
+        left, right = figure.subplots(1, 2)
+        left.plot([r["step"] for r in steps], [r["loss"] for r in steps], linewidth=0.8)
+        left.set(xlabel="step", ylabel="training loss")
+        for part in ("train", "validation"):
+            right.plot([r["epoch"] for r in epochs], [r[part]["accuracy"] for r in epochs], "o-", label=part)
+        right.set(xlabel="epoch", ylabel="accuracy", xticks=[r["epoch"] for r in epochs])
+        right.legend(frameon=False)
+    return path
 
 
 # chapters/day10_report.md · Rows, sections, page
@@ -147,8 +151,6 @@ def write_report(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     record, config = without_folders(finished_record(folder)), load_config(folder / "config.yaml")
-    header = ["split", "examples", "accuracy (%)", "95 % interval", "loss", "readings"]
-    results = table(header, result_rows(folder))
     notes, start = folder / "notes.md", record.get("initial")
     picture = draw_architecture(config.model, folder / "architecture.svg").name
     curves = f"![Training loss by step; accuracy by epoch]({draw_curves(folder).name})"
@@ -158,7 +160,7 @@ def write_report(folder: str | Path) -> Path:
         f"Class *{record['class']}*. {CLASSES[record['class']]}",
         f"It starts from `{start['folder']}/{start['file']}`." if start else "",
         notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
-        section("Results", results, agreement(folder)),
+        section("Results", results_table(folder), agreement(folder)),
         section("Architecture", f"![The model from the text to the label]({picture})"),
         section("Training", curves, cost_line(folder)),
         split_section(folder, "validation"),
@@ -189,28 +191,25 @@ def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple
 
 
 # chapters/day10_report.md · Pictures that change only if the run does
-def figure_of(width: float, height: float) -> tuple[Any, Any]:
-    """An empty figure and the function that writes it as SVG: equal content gives equal files.
+@contextmanager
+def drawing(path: Path, width: float, height: float) -> Iterator[Any]:
+    """An empty figure to draw on, which is then written as SVG: equal content gives equal files, in whatever style.
 
     Raises:
         ValueError: if matplotlib is not installed.
     """
     try:  # here, because few commands draw
-        from matplotlib import rc_context
+        from matplotlib import rc_context, style
         from matplotlib.figure import Figure
     except ImportError:
         raise ValueError(
             "a report needs matplotlib, which is not installed: pip install matplotlib"
         ) from None
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-
-    def save(path: Path) -> Path:
-        with rc_context({"svg.hashsalt": "minitransformer"}):  # else its identifiers are random
-            figure.savefig(path, metadata={"Date": None})
-        return path
-
-    return figure, save
+    with style.context("default"), rc_context({"svg.hashsalt": "minitransformer"}):  # else ids are random
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        figure.savefig(path, metadata={"Date": None})
 
 
 # chapters/day10_report.md · Pictures that change only if the run does
@@ -237,22 +236,24 @@ def architecture(config: ModelConfig) -> list[str]:
 # chapters/day10_report.md · Pictures that change only if the run does
 def draw_architecture(config: ModelConfig, path: Path) -> Path:
     """The model from the text (below) to the label (above), with its sizes; a frame holds what each layer repeats."""
-    figure, save = figure_of(6.4, 5)
-    axes = figure.subplots()
     parts = architecture(config)
     boxes = ["the text, as token ids", *parts[:2], *parts[3:], "negative or positive"]
-    for y, part in enumerate(boxes):
-        color = "#fdf1d8" if y in (3, 4) else "#dbe7f3" if 0 < y < len(boxes) - 1 else "#ffffff"
-        box = {"boxstyle": "round,pad=0.4", "facecolor": color, "edgecolor": "#4477aa"}
-        axes.text(0.5, y, part, ha="center", va="center", fontsize=11, bbox=box)
-        if y:
-            arrow = {"arrowstyle": "->", "color": "#555555"}
-            axes.annotate("", (0.5, y - 0.3), (0.5, y - 0.7), arrowprops=arrow)
-    axes.plot([0.03, 0.97, 0.97, 0.03, 0.03], [2.5, 2.5, 4.5, 4.5, 2.5], "--", color="#b07d00", linewidth=1)
-    axes.text(0.985, 3.5, f"× {config.num_layers}", fontsize=13, va="center")
-    axes.set(xlim=(0, 1.08), ylim=(-0.5, len(boxes) - 0.5))
-    axes.axis("off")
-    return save(path)
+    with drawing(path, 6.4, 5) as figure:
+        axes = figure.subplots()
+        for y, part in enumerate(boxes):
+            color = "#fdf1d8" if y in (3, 4) else "#dbe7f3" if 0 < y < len(boxes) - 1 else "#ffffff"
+            box = {"boxstyle": "round,pad=0.4", "facecolor": color, "edgecolor": "#4477aa"}
+            axes.text(0.5, y, part, ha="center", va="center", fontsize=11, bbox=box)
+            if y:
+                arrow = {"arrowstyle": "->", "color": "#555555"}
+                axes.annotate("", (0.5, y - 0.3), (0.5, y - 0.7), arrowprops=arrow)
+        axes.plot(
+            [0.03, 0.97, 0.97, 0.03, 0.03], [2.5, 2.5, 4.5, 4.5, 2.5], "--", color="#b07d00", linewidth=1
+        )
+        axes.text(0.985, 3.5, f"× {config.num_layers}", fontsize=13, va="center")
+        axes.set(xlim=(0, 1.08), ylim=(-0.5, len(boxes) - 0.5))
+        axes.axis("off")
+    return path
 
 
 # chapters/day10_report.md · Pictures that change only if the run does
@@ -265,14 +266,14 @@ def confidence_of(answers: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
 # chapters/day10_report.md · Pictures that change only if the run does
 def draw_calibration(answers: Sequence[dict[str, Any]], path: Path) -> Path:
     """Accuracy against confidence: on the diagonal a model is as often right as it believes."""
-    figure, save = figure_of(4, 3.4)
-    axes = figure.subplots()
     bins = calibration_bins(*confidence_of(answers))
     sizes = [8 + 200 * b.n / len(answers) for b in bins]
-    axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=0.8)
-    axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], sizes)
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(-0.02, 1.02))
-    return save(path)
+    with drawing(path, 4, 3.4) as figure:
+        axes = figure.subplots()
+        axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=0.8)
+        axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], sizes)
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(-0.02, 1.02))
+    return path
 
 
 # chapters/day10_report.md · Rows, sections, page
@@ -308,6 +309,13 @@ def result_rows(folder: Path) -> list[list[object]]:
 
 
 # chapters/day10_report.md · Rows, sections, page
+def results_table(folder: Path) -> str:
+    """What was found on each split, as a table in Markdown."""
+    header = ["split", "examples", "accuracy (%)", "95 % interval", "loss", "readings"]
+    return table(header, result_rows(folder))
+
+
+# chapters/day10_report.md · Rows, sections, page
 def group_rows(answers: Sequence[dict[str, Any]]) -> list[list[object]]:
     """One row for each group of examples: how many, accuracy, interval."""
     rows: list[list[object]] = []
@@ -331,14 +339,20 @@ def agreement(folder: Path) -> str:
 
 
 # chapters/day10_report.md · Rows, sections, page
+def device_name(record: dict[str, Any]) -> str:
+    """What a run ran on, by its record: the GPU's name, or the processor's."""
+    machine = record["machine"]
+    return machine["cpu"] if machine["device"] == "cpu" else machine["device"]
+
+
+# chapters/day10_report.md · Rows, sections, page
 def cost_line(folder: Path) -> str:
     """What a run took: epochs, time, machine, speed."""
     record, epochs = read_run_record(folder), len(read_records(folder, "epoch"))
-    machine = record["machine"]
-    where = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
+    threads = record["machine"]["threads"]
     return (
-        f"{epochs} epoch{'s' * (epochs != 1)} in {record['seconds']:,.0f} s on {where} "
-        f"({machine['threads']} thread{'s' * (machine['threads'] != 1)}), {record['tokens_per_second']:,} tokens/s."
+        f"{epochs} epoch{'s' * (epochs != 1)} in {record['seconds']:,.0f} s on {device_name(record)} "
+        f"({threads} thread{'s' * (threads != 1)}), {record['tokens_per_second']:,} tokens/s."
     )
 
 

@@ -53,6 +53,7 @@ __all__ = [
     "source_state",
     "unpack",
     "write_atomically",
+    "write_json",
 ]
 
 
@@ -272,6 +273,12 @@ def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClass
     return load_config(folder / "config.yaml"), model, tokenizer
 
 
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record for people to read, whole or not at all."""
+    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
 # chapters/day09_sprint.md · An average of the weights
 def read_run_record(folder: str | Path) -> dict[str, Any]:
     """What `run.json` of a folder says.
@@ -331,7 +338,7 @@ def record_evaluation(
     run, evaluations = read_run_record(folder), read_evaluations(folder)
     readings = int(evaluations.get(split, {}).get("readings", 0)) + 1
     run["evaluations"] = evaluations | {split: {"readings": readings, **asdict(metrics)}}
-    write_atomically(folder / "run.json", (json.dumps(run, indent=2) + "\n").encode())
+    write_json(folder / "run.json", run)
     lines = "".join(json.dumps(record) + "\n" for record in records)
     write_atomically(folder / f"answers_{split}.jsonl", lines.encode())
     return readings
@@ -384,20 +391,24 @@ LARGEST_SHARD = 16_000_000
 def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> Path:
     """Copy a finished run for others to use: its records, and its weights in half precision in files of limited size.
 
-    Raises:
-        ValueError: one sentence, if the run is not finished, or the target is not empty.
+    The folder gets its name when all is in it. Raises ValueError, in one sentence, if the run is not finished, or
+    the folder is not empty.
     """
     read_run_record(run)
     model, folder = TransformerForSequenceClassification.from_pretrained(run), Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    parcel = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(parcel, ignore_errors=True)  # an interrupted call may have left it
+    parcel.mkdir(parents=True)
     for name in SHIPPED_FILES:
         if Path(run, name).is_file():
-            shutil.copyfile(Path(run, name), folder / name)
-    if (settings := folder / "config.yaml").is_file() and (
+            shutil.copyfile(Path(run, name), parcel / name)
+    if (settings := parcel / "config.yaml").is_file() and (
         start := (config := load_config(settings)).initial
     ):
         save_config(replace(config, initial=Path(start).name), settings)
-    save_shards({name: value.half() for name, value in model.state_dict().items()}, folder, largest)
-    return folder
+    save_shards({name: value.half() for name, value in model.state_dict().items()}, parcel, largest)
+    if folder.exists():
+        folder.rmdir()
+    return parcel.rename(folder)

@@ -43,6 +43,7 @@ from minitransformer.runs import (
     save_checkpoint,
     source_state,
     write_atomically,
+    write_json,
 )
 from minitransformer.schedule import SCHEDULES
 from minitransformer.tokenizer import Vocabulary, WordTokenizer, load_tokenizer
@@ -90,7 +91,6 @@ __all__ = [
     "tensorboard_writer",
     "train_epoch",
     "train_step",
-    "write_json",
     "write_predictions",
     "write_provenance",
 ]
@@ -757,12 +757,6 @@ def settings_of(config: object) -> dict[str, Any]:
     for name in ("training/device", "training/checkpoint_every", "training/tensorboard"):
         del settings[name]
     return settings
-
-
-# chapters/day09_sprint.md · The settings of a reading, and the run
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record for people to read, whole or not at all."""
-    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked

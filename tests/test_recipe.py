@@ -24,8 +24,7 @@ from minitransformer.recipe import (
     write_summary,
 )
 from minitransformer.report import last_validation, percent
-from minitransformer.runs import load_run, read_answers, read_run_record
-from minitransformer.train import write_json
+from minitransformer.runs import load_run, read_answers, read_run_record, write_json
 
 # chapters/day11_deeper.md · The whole recipe as one command
 TINY_READING = """

@@ -12,6 +12,8 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
+import matplotlib.pyplot as plt
+
 from minitransformer.cli import evaluate_run, main, report_evaluation
 from minitransformer.config import DataConfig, RunConfig, load_config, save_config
 from minitransformer.data import load_examples
@@ -22,11 +24,12 @@ from minitransformer.report import (
     architecture,
     confidence_of,
     cost_line,
+    device_name,
     draw_architecture,
     draw_calibration,
     draw_curves,
+    drawing,
     evaluate_split,
-    figure_of,
     finished_record,
     flat_settings,
     group_rows,
@@ -35,6 +38,7 @@ from minitransformer.report import (
     percent,
     result_rows,
     results_of,
+    results_table,
     run_folders,
     section,
     settings_table,
@@ -45,9 +49,9 @@ from minitransformer.report import (
     without_folders,
     write_report,
 )
-from minitransformer.runs import append_record, read_answers, read_evaluations, read_run_record
+from minitransformer.runs import append_record, read_answers, read_evaluations, read_run_record, write_json
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
-from minitransformer.train import fit, write_json
+from minitransformer.train import fit
 
 
 # chapters/day07_experiments.md · From folders to a table
@@ -187,10 +191,14 @@ def test_pictures_hold_what_they_should() -> None:
             "architecture": lambda path: draw_architecture(model, path),
             "curves": lambda path: draw_curves(run).rename(path),
             "calibration": lambda path: draw_calibration(answers, path),
-            "empty": figure_of(2, 1)[1],
         }
+        with drawing(Path(name, "empty.svg"), 2, 1):
+            pass
+        assert Path(name, "empty.svg").read_text().startswith("<?xml")
         for title, draw in pictures.items():
-            first, second = (draw(Path(name, f"{title}{i}.svg")).read_text() for i in (1, 2))
+            first = draw(Path(name, f"{title}1.svg")).read_text()
+            with plt.style.context("dark_background"):
+                second = draw(Path(name, f"{title}2.svg")).read_text()
             assert first == second and first.startswith("<?xml"), f"{title}: two drawings differ"
         text = Path(name, "architecture1.svg").read_text()  # text is drawn; a comment says what it reads
         assert all(f"<!-- {part} -->" in text for i, part in enumerate(architecture(model)) if i != 2), (
@@ -205,6 +213,12 @@ def test_report_without_evaluations() -> None:
         run = small_run(Path(folder, "run"))
         text = write_report(run).read_text()
         assert "A closer look" not in text and "## Results" in text and agreement(run) == ""
+        assert results_table(run) in text
+        gpu = {"machine": {"device": "a GPU", "cpu": "a CPU"}}
+        assert (
+            device_name(gpu) == "a GPU"
+            and device_name({"machine": gpu["machine"] | {"device": "cpu"}}) == "a CPU"
+        )
         rows = result_rows(run)
         assert [row[:3] for row in rows] == [["validation", 500, percent(last_validation(run).accuracy)]]
         assert rows[0][-1] == "", "nobody has read validation but the run itself"

@@ -1,6 +1,7 @@
 # Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day10_report.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.runs`."""
 
+import inspect
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save
@@ -41,9 +43,9 @@ from minitransformer.runs import (
     source_state,
     unpack,
     write_atomically,
+    write_json,
 )
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
-from minitransformer.train import write_json
 
 
 # chapters/day05_training.md · Where a number comes from
@@ -245,6 +247,15 @@ def test_open_run_folder_removes_old_curves_only_when_told() -> None:
         assert (folder / "notes.txt").exists(), "only the run's own files go"
 
 
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def test_write_json():
+    with tempfile.TemporaryDirectory() as folder:
+        path, record = Path(folder, "run.json"), {"class": "read", "data": {"made up": [1, None]}}
+        write_json(path, record)
+        assert json.loads(path.read_text()) == record and path.read_text().endswith("}\n")
+        assert len(path.read_text().splitlines()) > 3, "for people to read"
+
+
 # chapters/day09_sprint.md · An average of the weights
 def test_read_run_record_refuses():
     with tempfile.TemporaryDirectory() as folder:
@@ -326,7 +337,13 @@ def test_ship() -> None:
         (run / "notes.md").write_text("notes")
         config = RunConfig("x", DataConfig("toy"), ModelConfig(31, 8, 2, 12), initial=f"{name}/some/start")
         save_config(config, run / "config.yaml")
-        ship(run, folder, largest=2000)
+        with patch.dict(inspect.unwrap(ship).__globals__, {"save_shards": None}):
+            try:
+                ship(run, folder)
+                raise AssertionError("it was not interrupted")
+            except TypeError:
+                assert not folder.exists(), "half a parcel must not look like a whole one"
+        assert ship(run, folder, largest=2000) == folder and not Path(name, "shipped.tmp").exists()
         assert load_config(folder / "config.yaml") == replace(config, initial="start"), (
             "no path of this machine"
         )

@@ -79,7 +79,6 @@ from minitransformer.train import (
     tensorboard_writer,
     train_epoch,
     train_step,
-    write_json,
 )
 
 
@@ -1067,9 +1066,6 @@ def test_run_record_and_settings():
     settings = settings_of(TrainingHolder(TrainingConfig(device="cpu")))
     assert settings == settings_of(TrainingHolder(TrainingConfig(device="auto", checkpoint_every=7)))
     assert settings != settings_of(TrainingHolder(TrainingConfig(epochs=9)))
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder, "run.json"), record)
-        assert json.loads(Path(folder, "run.json").read_text()) == record
 
 
 # chapters/day09_sprint.md · The settings of a reading, and the run
