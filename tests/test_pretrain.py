@@ -186,7 +186,8 @@ def test_masked_loss_is_the_mean_over_hidden_tokens():
     unknown = batch | {"labels": torch.full_like(batch["labels"], -1)}
     assert objective.losses(model, unknown, 7)[1] == 0, "unknown labels do not count"
     assert MaskedLMObjective(rate=0.4, seed=3).losses(model, batch, 7)[1] == 0
-    twice = [objective.evaluate(model, make_corpus_loader(make_test_corpus(), 8, 4)) for _ in range(2)]
+    held_out = make_corpus_loader(make_test_corpus(), 8, 4)
+    twice = [objective.evaluate(model, held_out) for _ in range(2)]
     assert twice[0] == twice[1] and twice[0].n > 20
     found = [
         objective.losses(model, b, -1 - i) for i, b in enumerate(make_corpus_loader(make_test_corpus(), 8, 4))
