@@ -120,7 +120,7 @@ def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
     kind, positions = settings.get("model_type"), settings.get("position_embedding_type", "absolute")
     if kind != "bert" or positions != "absolute" or settings.get("is_decoder"):
         raise ValueError(
-            f"model_type must be 'bert', an encoder with position_embedding_type 'absolute', got {kind!r} with {positions!r}"
+            f"model_type must be 'bert', an encoder with position_embedding_type 'absolute', got {kind!r} with {positions!r}{', a decoder' if settings.get('is_decoder') else ''}"
         )
     if missing := [name for name in CONFIG_NAMES if name not in settings]:
         raise ValueError(f"the config of a BERT must hold {missing[0]}")

@@ -76,7 +76,7 @@ def mask_tokens(
     """Hide a share `rate` of the real tokens; returns what the model sees, and which tokens it has to name.
 
     Of the chosen tokens 80 % become [MASK], 10 % a random entry, 10 % stay (Devlin et al., 2019, section 3.1).
-    Special tokens are never chosen; at least one token is.
+    Special tokens are never chosen; at least one other token is, if there is any.
     """
     special = len(SPECIAL_TOKENS)
     allowed = attention_mask & (input_ids >= special)
@@ -189,7 +189,7 @@ def chunk_batches(
     """All batches of an epoch as lists of chunks; chunks of similar length share a batch."""
     chunks = cut_points(corpus.spans, length, seed, epoch)
     lengths = np.array([stop - start for start, stop, _ in chunks])
-    order = epoch_batches(lengths, batch_size, True, True, seed, epoch)
+    order = epoch_batches(lengths, batch_size, shuffle=True, group_by_length=True, seed=seed, epoch=epoch)
     return [[chunks[i] for i in batch] for batch in order]
 
 

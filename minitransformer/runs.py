@@ -404,10 +404,10 @@ def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> P
     for name in SHIPPED_FILES:
         if Path(run, name).is_file():
             shutil.copyfile(Path(run, name), parcel / name)
-    if (settings := parcel / "config.yaml").is_file() and (
-        start := (config := load_config(settings)).initial
-    ):
-        save_config(replace(config, initial=Path(start).name), settings)
+    if (settings := parcel / "config.yaml").is_file():
+        config = load_config(settings)
+        initial, pieces = (path and Path(path).name for path in (config.initial, config.data.tokenizer))
+        save_config(replace(config, initial=initial, data=replace(config.data, tokenizer=pieces)), settings)
     save_shards({name: value.half() for name, value in model.state_dict().items()}, parcel, largest)
     if folder.exists():
         folder.rmdir()

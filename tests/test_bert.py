@@ -138,7 +138,7 @@ def test_from_bert_reads_old_names_and_refuses_other_models():
     settings = config_to_bert(config)
     refused(lambda: config_from_bert(settings | {"model_type": "roberta"}), "'roberta'")
     refused(lambda: config_from_bert(settings | {"position_embedding_type": "relative_key"}), "relative_key")
-    refused(lambda: config_from_bert(settings | {"is_decoder": True}), "encoder")
+    refused(lambda: config_from_bert(settings | {"is_decoder": True}), "a decoder")
     refused(lambda: config_from_bert(settings | {"hidden_act": "silu"}), "activation", "'silu'")
     refused(lambda: config_from_bert({"model_type": "bert"}), "vocab_size")
     refused(lambda: config_to_bert(replace(config, norm_first=True)), "norm_first", "True")

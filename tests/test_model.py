@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 from minitransformer.layers import LayerNorm
@@ -161,7 +162,7 @@ def test_pooling():
         ids = torch.tensor([[2, 7, 9, 3, 0, 0]])
         expected = model.classifier(POOLINGS[pooling](model.encoder(ids), ids != 0))
         torch.testing.assert_close(model(ids), expected)
-        torch.testing.assert_close(model(ids), model(ids[:, :4])), "padding changes nothing"
+        torch.testing.assert_close(model(ids), model(ids[:, :4]), msg="padding changes something")
     try:
         ModelConfig(vocab_size=9, pooling="max")
         raise AssertionError("max")
@@ -196,7 +197,13 @@ def test_load_initial_names_what_is_wrong():
         assert load_initial(fresh, path) == [] and torch.equal(
             fresh.classifier.weight, source.classifier.weight
         )
-        assert read_weights(path).keys() == source.state_dict().keys()
+        tensors = read_weights(path)
+        assert tensors.keys() == source.state_dict().keys()
+        headless, other = Path(folder, "headless.safetensors"), TransformerForSequenceClassification(size)
+        save_file({k: v for k, v in tensors.items() if k.startswith("encoder.")}, headless)
+        head = other.classifier.weight.clone()
+        assert load_initial(other, headless) == ["classifier.bias", "classifier.weight"], "they stay fresh"
+        assert torch.equal(other.classifier.weight, head)
         deeper = TransformerForSequenceClassification(replace(size, num_layers=2))
         path.rename(path.with_name("other.safetensors"))
         path.write_bytes(b"nonsense")

@@ -91,7 +91,7 @@ def test_reproduce_from_text_to_report():
         assert {path: path.read_bytes() for path in sorted(folder.glob("**/*.json*"))} == before
         other = next(run for run in runs if run != chosen)
         module = inspect.unwrap(reproduce).__globals__  # where it looks up what it calls
-        with patch.dict(module, {"best_run": lambda _: other}):
+        with patch.dict(module, {"best_run": lambda _: other}), redirect_stdout(StringIO()):
             stops_with(lambda: reproduce(plan, folder), chosen.name, other.name, "second reading")
 
 

@@ -322,6 +322,22 @@ def test_records_come_back() -> None:
 
 
 # chapters/day10_report.md · Weights that fit into a repository
+def test_a_parcel_tells_no_folders() -> None:
+    model = ModelConfig(31, 8, 2, 12)
+    start = RunConfig("x", DataConfig("toy"), model, initial="/some/where/start")
+    words = RunConfig("x", DataConfig("toy", tokenizer="/some/where/start"), model)
+    with tempfile.TemporaryDirectory() as name:
+        run = Path(name, "run")
+        TransformerForSequenceClassification(model).save_pretrained(run)
+        write_json(run / "run.json", {"class": "alone"})
+        for i, config in enumerate((start, words)):
+            save_config(config, run / "config.yaml")
+            shipped = load_config(ship(run, Path(name, str(i))) / "config.yaml")
+            assert [shipped.initial, shipped.data.tokenizer].count("start") == 1, shipped
+            assert load_config(run / "config.yaml") == config, "the run itself must not change"
+
+
+# chapters/day10_report.md · Weights that fit into a repository
 def test_ship() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:

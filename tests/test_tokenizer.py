@@ -115,6 +115,7 @@ def test_pieces_of_words():
     assert tokenizer.decode(tokenizer.encode("filmin")) == "filmin", "pieces are joined again"
     assert len(tokenizer.encode("a " * 99)) == 12 and tokenizer.encode("") == [2, 3]
     assert tokenizer.tokenize("☃") == ["[UNK]"]
+    assert "[UNK]" not in tokenizer.tokenize("z" * 100) and tokenizer.tokenize("z" * 101) == ["[UNK]"]
     again = WordPieceTokenizer.train(texts, vocab_size=130, max_length=12)
     assert again.vocabulary.tokens == tokenizer.vocabulary.tokens
 

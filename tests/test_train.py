@@ -1092,7 +1092,7 @@ def test_layer_decay_scales_the_rate():
 
 # chapters/day09_sprint.md · An average of the weights
 def one_weight(ema: float) -> TrainingState:
-    """A state whose model is one weight of 1, trained by SGD on the loss -weight, so that a step adds 1."""
+    """A state whose model is one weight of 1, and an average of it."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
