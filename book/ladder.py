@@ -11,8 +11,9 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForMaskedLM, BertModel, RobertaPreLayerNormConfig
 from transformers.models.bert.modeling_bert import eager_attention_forward
+from transformers.models.roberta_prelayernorm.modeling_roberta_prelayernorm import RobertaPreLayerNormLayer
 
 from minitransformer.attention import (
     MultiHeadAttention,
@@ -20,7 +21,7 @@ from minitransformer.attention import (
     padding_mask,
     scaled_dot_product_attention,
 )
-from minitransformer.bert import from_bert
+from minitransformer.bert import LAYER_NAMES, from_bert
 from minitransformer.encoder import TransformerEncoder
 from minitransformer.layers import (
     LayerNorm,
@@ -29,10 +30,19 @@ from minitransformer.layers import (
     encoder_layer_gradients,
 )
 from minitransformer.linear import Linear
+from minitransformer.model import ModelConfig, TransformerForMaskedLM
 
 B, T, C, H, D_FF, L, V = 3, 7, 24, 4, 40, 2, 31  # all different; head width 6
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 LENGTHS = torch.tensor([7, 4, 1])
+SIZES = {  # of a BERT
+    "vocab_size": V,
+    "hidden_size": C,
+    "num_attention_heads": H,
+    "intermediate_size": D_FF,
+    "num_hidden_layers": L,
+    "max_position_embeddings": T,
+}
 PYTORCH, HUGGING_FACE = "PyTorch", "Hugging Face"
 Function = Callable[..., Tensor]
 
@@ -268,15 +278,7 @@ def encoder_pairs(dtype: torch.dtype, mask: Tensor | None) -> Iterator[Pair]:
 
 def bert_pairs(dtype: torch.dtype, mask: Tensor | None) -> Iterator[Pair]:
     """A random BERT, and blocks cut out of it; here the weights go from theirs to ours."""
-    settings = BertConfig(
-        vocab_size=V,
-        hidden_size=C,
-        num_attention_heads=H,
-        intermediate_size=D_FF,
-        num_hidden_layers=L,
-        max_position_embeddings=T,
-    )
-    bert = random_weights(BertModel(settings, add_pooling_layer=False), dtype)
+    bert = random_weights(BertModel(BertConfig(**SIZES), add_pooling_layer=False), dtype)
     ours = TransformerEncoder(
         V,
         C,
@@ -312,21 +314,81 @@ def bert_pairs(dtype: torch.dtype, mask: Tensor | None) -> Iterator[Pair]:
     def attend(x: Tensor) -> Tensor:
         return mine.self_attn(x, attention_mask=mask)[0]
 
+    padded = ids * padding_mask(LENGTHS)  # the row of the padding id learns nothing
+    stage = [f"{part}." for part in ("embedding", "positions", "token_types", "embedding_norm")]
     x, layer, theirs = (
         tokens(dtype, B, T, C),
         partial(mine, attention_mask=mask),
         partial(other, attention_mask=keys),
     )
     cut_out = [
-        ("BERT", lambda: ours(ids, seen, types), whole, [], ""),
-        ("Encoder layer, post-norm", layer, theirs, [x], "layers.0."),
-        ("Multi-head attention", attend, heads, [x], "layers.0.self_attn."),
-        ("Feed-forward", mine.feed_forward, network, [x], "layers.0.feed_forward."),
+        ("Embeddings", lambda: ours.embed(padded, types), lambda: bert.embeddings(padded, types), [], stage),
+        ("BERT", lambda: ours(ids, seen, types), whole, [], [""]),
+        ("Encoder layer, post-norm", layer, theirs, [x], ["layers.0."]),
+        ("Multi-head attention", attend, heads, [x], ["layers.0.self_attn."]),
+        ("Feed-forward", mine.feed_forward, network, [x], ["layers.0.feed_forward."]),
     ]
-    for block, own, their, inputs, part in cut_out:
-        if mask is None or block != "Feed-forward":
-            chosen = [pair for name, pair in weights.items() if name.startswith(part)]
+    for block, own, their, inputs, parts in cut_out:
+        if mask is None or block not in ("Embeddings", "Feed-forward"):
+            chosen = [pair for name, pair in weights.items() if name.startswith(tuple(parts))]
             yield Pair(block, HUGGING_FACE, own, their, inputs, chosen)
+
+
+def masked_lm_pairs(dtype: torch.dtype, mask: Tensor | None) -> Iterator[Pair]:
+    """The head that names tokens, alone and on its BERT, whose ε is set to that of our head; weights go to ours."""
+    theirs = random_weights(BertForMaskedLM(BertConfig(**SIZES, layer_norm_eps=1e-5)), dtype)
+    bert = {"norm_first": False, "embedding_norm": True, "type_vocab_size": 2}
+    ours = TransformerForMaskedLM(ModelConfig(V, C, H, D_FF, L, T, 0.0, **bert)).to(dtype).eval()
+    gradients = dict(theirs.named_parameters())  # the table is there once: the output weights are tied to it
+    names = {f"encoder.{name}": value for name, value in from_bert(gradients, L).items()}
+    for kind in ("weight", "bias"):
+        names[f"transform.{kind}"] = gradients[f"cls.predictions.transform.dense.{kind}"]
+        names[f"norm.{kind}"] = gradients[f"cls.predictions.transform.LayerNorm.{kind}"]
+    names["bias"] = gradients["cls.predictions.bias"]
+    mine = {n: p for n, p in ours.named_parameters() if not n.startswith("classifier.")}
+    pairs = {name: ([parameter], names.pop(name)) for name, parameter in mine.items()}
+    assert not names and len(pairs) == len(gradients)
+    with torch.no_grad():
+        for (parameter,), other in pairs.values():
+            parameter.copy_(other)
+    ids = torch.randint(1, V, (B, T), generator=torch.Generator().manual_seed(4))
+    seen = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+    types = (torch.arange(T) > 2).long().expand(B, T)
+
+    def head(x: Tensor) -> Tensor:
+        return ours.name_tokens(x.flatten(0, 1))
+
+    if mask is None:
+        x, table = tokens(dtype, B, T, C), "encoder.embedding.weight"
+        chosen = [pair for n, pair in pairs.items() if n == table or not n.startswith("encoder.")]
+        yield Pair("Masked-LM head", HUGGING_FACE, head, lambda x: theirs.cls(x).flatten(0, 1), [x], chosen)
+    yield Pair(
+        "BERT with masked-LM head",
+        HUGGING_FACE,
+        lambda: head(ours.encoder(ids, seen, types)),
+        lambda: theirs(ids, attention_mask=seen, token_type_ids=types).logits.flatten(0, 1),
+        [],
+        list(pairs.values()),
+    )
+
+
+def pre_norm_pairs(dtype: torch.dtype, mask: Tensor | None) -> Iterator[Pair]:
+    """The layer of RoBERTa-PreLayerNorm, where the norms belong to the blocks that follow them."""
+    settings = RobertaPreLayerNormConfig(**SIZES, layer_norm_eps=1e-5, attn_implementation="sdpa")
+    theirs = RobertaPreLayerNormLayer(settings).to(dtype).eval()
+    ours = random_weights(TransformerEncoderLayer(C, H, D_FF, 0.0, "gelu", norm_first=True), dtype)
+    moved = {
+        "attention.output.LayerNorm": "attention.LayerNorm",
+        "output.LayerNorm": "intermediate.LayerNorm",
+    }
+    names = {
+        f"{moved.get(other, other)}.{kind}": [f"{name}.{kind}"]
+        for other, name in LAYER_NAMES.items()
+        for kind in ("weight", "bias")
+    }
+    keys, x = None if mask is None else mask[:, None, None, :], tokens(dtype, B, T, C)
+    layer, other = partial(ours, attention_mask=mask), partial(theirs, attention_mask=keys)
+    yield Pair("Encoder layer, pre-norm", HUGGING_FACE, layer, other, [x], twin(ours, theirs, names))
 
 
 MAKERS = (
@@ -337,6 +399,8 @@ MAKERS = (
     by_hand_pairs,
     encoder_pairs,
     bert_pairs,
+    masked_lm_pairs,
+    pre_norm_pairs,
 )
 
 

@@ -267,6 +267,7 @@ _HOMES = {
     "bert_folder": "bert",
     "source_name": "bert",
     "read_bert": "bert",
+    "from_pretrained": "bert",
     "convert": "bert",
     "make_encoder": "recipe",
     "asked_for": "recipe",

@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers
 from torch import Tensor
 
 from minitransformer.config import require
+from minitransformer.encoder import TransformerEncoder
 from minitransformer.model import ModelConfig, read_weights
 from minitransformer.runs import source_state, write_json
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, bert_backend
@@ -29,6 +30,7 @@ __all__ = [
     "config_to_bert",
     "convert",
     "from_bert",
+    "from_pretrained",
     "kept_pieces",
     "plain_normalizer",
     "read_bert",
@@ -237,6 +239,25 @@ def read_bert(folder: Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
             f"{folder}: vocab.txt has {len(tokens)} lines, but the model {config.vocab_size} entries"
         )
     return config, tokens, from_bert(read_weights(folder / "model.safetensors"), config.num_layers)
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def from_pretrained(source: str | Path) -> TransformerEncoder:
+    """The encoder with the weights of a BERT, a local folder or a name on the hub; in evaluation mode (no dropout).
+
+    Raises:
+        ValueError: one sentence, if there is no BERT, or its weights do not fit its config.
+    """
+    config, _, weights = read_bert(bert_folder(source))
+    settings = asdict(config)
+    del settings["num_labels"], settings["pooling"]  # the two that belong to the head
+    encoder = TransformerEncoder(**settings)
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{source}: the weights do not fit config.json: {reason}") from None
+    return encoder.eval()
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer

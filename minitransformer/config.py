@@ -82,8 +82,9 @@ class TrainingConfig:
     A batch is worked through in `micro_batches` parts. `warmup` is the share of all updates over which the rate
     rises from zero. With a `layer_decay` below 1 each layer gets that share of the rate of the layer above it. With
     an `ema` above 0 the run ends with an exponential moving average of its weights, which keeps that share of the old
-    average in every step. After `max_skipped` updates in a row without a finite loss and gradient the run stops. Every
-    `log_every`-th update gets a record; every `checkpoint_every`-th, and the last of an epoch, a checkpoint.
+    average in every step. With `compile` PyTorch's compiler translates the encoder at the first batch. After
+    `max_skipped` updates in a row without a finite loss and gradient the run stops. Every `log_every`-th update gets
+    a record; every `checkpoint_every`-th, and the last of an epoch, a checkpoint.
     """
 
     epochs: int = 1
@@ -102,6 +103,7 @@ class TrainingConfig:
     tensorboard: bool = False
     layer_decay: float = 1.0
     ema: float = 0.0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check_training(self)

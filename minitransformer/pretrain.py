@@ -332,6 +332,8 @@ def begin_pretraining(config: PretrainConfig, device: torch.device) -> TrainingS
     torch.manual_seed(config.seed)
     model = TransformerForMaskedLM(config.model).to(device)
     settings = config.training
+    if settings.compile:
+        model.encoder.compile(dynamic=True)  # the objective calls the encoder, never the whole model
     optimizer = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
     )

@@ -502,6 +502,8 @@ def begin(config: RunConfig, device: torch.device) -> TrainingState:
     averaged = None
     if settings.ema > 0:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+    if settings.compile:
+        model.encoder.compile(dynamic=True)  # in place: parameters keep their names
     return TrainingState(model, optimizer, make_scaler(device, settings.autocast), averaged=averaged)
 
 
@@ -752,10 +754,10 @@ def run_record(
 
 # chapters/day09_sprint.md · The settings of a reading, and the run
 def settings_of(config: object) -> dict[str, Any]:
-    """The settings that must not change when a run is resumed: all but device, saving and drawing."""
+    """The settings that must not change when a run is resumed: all but device, compiling, saving and drawing."""
     settings = flat(asdict(config))  # type: ignore[call-overload]
-    for name in ("training/device", "training/checkpoint_every", "training/tensorboard"):
-        del settings[name]
+    for name in ("device", "compile", "checkpoint_every", "tensorboard"):
+        del settings[f"training/{name}"]
     return settings
 
 

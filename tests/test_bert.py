@@ -20,6 +20,7 @@ from minitransformer.bert import (
     config_to_bert,
     convert,
     from_bert,
+    from_pretrained,
     kept_pieces,
     plain_normalizer,
     read_bert,
@@ -213,6 +214,23 @@ def save_bert(folder: Path, **changes: object) -> Any:
     bert.float().save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(small_vocabulary()) + "\n", encoding="utf-8")
     return bert
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def test_from_pretrained_is_the_bert_that_was_saved():
+    with tempfile.TemporaryDirectory() as name:
+        bert, batch = save_bert(Path(name)), bert_batch()
+        with patch("huggingface_hub.snapshot_download", return_value=name) as download, torch.no_grad():
+            expected = bert(**batch).last_hidden_state
+            for source in (Path(name), name, "some/bert"):
+                found = from_pretrained(source)(**batch)
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=str(source))
+        assert download.call_count == 1 and download.call_args.args == ("some/bert",), "the hub is asked once"
+        settings = json.loads(Path(name, "config.json").read_text())
+        Path(name, "config.json").write_text(json.dumps(settings | {"intermediate_size": 41}))
+        refused(lambda: from_pretrained(name), name, "do not fit config.json", "size mismatch")
+    with patch("huggingface_hub.snapshot_download", side_effect=OSError("no\nnetwork")):
+        refused(lambda: from_pretrained("some/bert"), "some/bert", "no network")
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer

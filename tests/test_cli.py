@@ -379,14 +379,14 @@ def test_convert_from_the_command_line():
 
 # chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def test_reproduce_from_the_command_line():
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str | None, str]] = []
 
     def stand_in(plan: RecipeConfig, folder: str | Path) -> Path:
-        asked.append((plan.name, str(folder)))
+        asked.append((plan.convert, str(folder)))
         return summary
 
     def read(path: object, settings: list[str]) -> RecipeConfig:
-        return RecipeConfig("tiny", str(path), [0], convert="some/bert")
+        return RecipeConfig("tiny", str(path), [0], convert=" ".join(settings) or "some/bert")
 
     with tempfile.TemporaryDirectory() as name:
         summary = Path(name, "summary.md")
@@ -395,6 +395,6 @@ def test_reproduce_from_the_command_line():
         with patch.dict(module, {"load_recipe": read, "reproduce": stand_in}):
             with redirect_stdout(StringIO()) as out:
                 run_command(*typed("reproduce", "recipe.yaml"))
-                run_command(*typed("reproduce", "recipe.yaml", "--output", "there"))
-    assert asked == [("tiny", str(Path("runs", "tiny"))), ("tiny", "there")]
+                run_command(*typed("reproduce", "recipe.yaml", "--convert", "a/folder", "--output", "there"))
+    assert asked == [("some/bert", str(Path("runs", "tiny"))), ("--convert a/folder", "there")]
     assert out.getvalue() == 2 * "# tiny\n\n", "the summary is printed"

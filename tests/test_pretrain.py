@@ -27,6 +27,7 @@ from minitransformer.config import (
     save_config,
 )
 from minitransformer.data import Examples
+from minitransformer.encoder import TransformerEncoder
 from minitransformer.evaluate import Metrics
 from minitransformer.model import ModelConfig, TransformerForMaskedLM
 from minitransformer.pretrain import (
@@ -50,6 +51,7 @@ from minitransformer.pretrain import (
 from minitransformer.runs import checksum, load_run, read_records, read_run_record
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer, load_tokenizer
 from minitransformer.train import (
+    ClassificationObjective,
     StepResult,
     TrainingState,
     begin,
@@ -407,6 +409,39 @@ def test_what_does_not_fit_is_refused():
             raise AssertionError("a tokenizer of another run")
         except ValueError as error:
             assert "they are not from one run" in str(error)
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_compile_keeps_names_and_is_used():
+    asked, calls = [], []
+
+    def stand_in(function: Callable, **options: bool) -> Callable:
+        asked.append((type(function.__self__), options))
+        return lambda *inputs, **named: (calls.append(1), function(*inputs, **named))[1]
+
+    cpu, data = torch.device("cpu"), DataConfig("toy")
+    batch = next(iter(make_corpus_loader(make_test_corpus(), 8, 4)))
+    for ready, objective, settings in [
+        (begin_pretraining, MaskedLMTraining(), TrainingConfig()),
+        (begin, ClassificationObjective(), TrainingConfig(ema=0.5)),
+    ]:
+        config = pretrain_config(training=settings)
+        if ready is begin:
+            config = RunConfig("run", data, config.model, settings)
+        with patch.object(torch, "compile", stand_in):
+            plain = ready(config, cpu)
+            state = ready(replace(config, training=replace(settings, compile=True)), cpu)
+        assert asked == [(TransformerEncoder, {"dynamic": True})], "the encoder, once, and only if wanted"
+        for each in (state, plain):
+            torch.manual_seed(1)  # for dropout
+            objective.update(each, batch, settings)
+        assert calls == [1], "an update calls what was compiled, once"
+        asked.clear(), calls.clear()
+        for mine, theirs in ((state.model, plain.model), (state.outcome, plain.outcome)):
+            assert [*mine.state_dict()] == [*theirs.state_dict()], "the same names"
+            assert all(
+                torch.equal(*pair) for pair in zip(mine.parameters(), theirs.parameters(), strict=True)
+            )
 
 
 # chapters/day09_sprint.md · An average of the weights

@@ -1,6 +1,7 @@
 # Generated from chapters/day11_deeper.md; edit the chapter, not this file.
 """The tests that the chapters run in their text, for `minitransformer.recipe`."""
 
+import hashlib
 import inspect
 import tempfile
 from collections.abc import Callable
@@ -10,9 +11,12 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
+import torch
+
 from minitransformer.config import RecipeConfig, load_recipe
-from minitransformer.data import Examples
+from minitransformer.data import Examples, toy_reviews
 from minitransformer.evaluate import mean_interval
+from minitransformer.model import read_model_config
 from minitransformer.recipe import (
     asked_for,
     best_run,
@@ -25,6 +29,7 @@ from minitransformer.recipe import (
 )
 from minitransformer.report import last_validation, percent
 from minitransformer.runs import load_run, read_answers, read_run_record, write_json
+from minitransformer.tokenizer import WordPieceTokenizer
 
 # chapters/day11_deeper.md · The whole recipe as one command
 TINY_READING = """
@@ -96,6 +101,52 @@ def test_reproduce_from_text_to_report():
 
 
 # chapters/day11_deeper.md · The whole recipe as one command
+TAUGHT_RUN = """
+name: tiny
+data: {name: toy, train_size: 300}
+model: {vocab_size: 120, d_model: 16, num_heads: 2, d_ff: 32, num_layers: 1, max_length: 128, norm_first: false,
+  pooling: mean, layer_norm_eps: 1e-12, embedding_norm: true, type_vocab_size: 2}
+"""
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def taught_recipe(folder: Path) -> Path:
+    """A tiny random BERT, saved as its library does, and a recipe that starts from it."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 120, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(**sizes, num_hidden_layers=1, max_position_embeddings=160)).save_pretrained(
+        folder / "bert"
+    )
+    tokens = WordPieceTokenizer.train(toy_reviews(300, seed=0).texts, vocab_size=120).vocabulary.tokens
+    (folder / "bert" / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    path = tiny_recipe(folder, f"convert: {folder / 'bert'}")
+    (folder / "run.yaml").write_text(TAUGHT_RUN)
+    return path
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def test_reproduce_from_a_bert_to_report():
+    with tempfile.TemporaryDirectory() as name:
+        plan, folder = load_recipe(taught_recipe(Path(name))), Path(name, "out")
+        with redirect_stdout(StringIO()):
+            text = reproduce(plan, folder).read_text()
+        runs = [folder / "seed0", folder / "seed1"]
+        records = [read_run_record(run) for run in (*runs, folder / "model")]
+        assert [record["class"] for record in records] == 3 * ["taught"] and "Class *taught*" in text
+        start = hashlib.sha256((folder / "encoder" / "model.safetensors").read_bytes()).hexdigest()
+        assert {record["initial"]["sha256"] for record in records} == {start}, "the runs start from the BERT"
+        readings = [record["evaluations"].get("test", {}).get("readings") for record in records[:2]]
+        assert readings == [1 if run == best_run(runs) else None for run in runs], "one reading of the test"
+        _, model, tokenizer = load_run(folder / "model")
+        assert model.config == read_model_config(folder / "encoder" / "config.json"), "BERT's settings"
+        assert tokenizer.decode(tokenizer.encode("a good film")) == "a good film"
+        with redirect_stdout(StringIO()):
+            assert reproduce(plan, folder).read_text() == text, "a finished recipe stays"
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
 def test_recipes_are_checked_before_any_work():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -110,6 +161,8 @@ def test_recipes_are_checked_before_any_work():
         with chdir(tiny_recipe(folder).parent.parent):
             found = load_recipe(Path(folder.name, "recipe.yaml"))
             assert found.pretrain == f"{folder.name}/reading.yaml", "files stand beside the recipe"
+        taken = load_recipe(tiny_recipe(folder, "convert: some/bert"), ["--convert", "a/folder"])
+        assert taken.convert == "a/folder", "the command line wins over the file"
         (folder / "run.yaml").write_text("name: tiny\n")
         stops_with(lambda: load_recipe(folder / "recipe.yaml"), "run.yaml")
 

@@ -1065,6 +1065,7 @@ def test_run_record_and_settings():
     assert (record["class"], record["steps"], record["tokens_per_second"]) == ("read", 5, 250)
     settings = settings_of(TrainingHolder(TrainingConfig(device="cpu")))
     assert settings == settings_of(TrainingHolder(TrainingConfig(device="auto", checkpoint_every=7)))
+    assert settings == settings_of(TrainingHolder(TrainingConfig(compile=True))), "how, not what"
     assert settings != settings_of(TrainingHolder(TrainingConfig(epochs=9)))
 
 

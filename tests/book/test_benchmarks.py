@@ -132,8 +132,30 @@ def test_scaling_prints_every_row():
     assert [row[:3] for row in rows] == [
         [p, *axis] for p in parts for axis in (("T", "1, 16"), ("d_model", "4, 64"))
     ]
-    assert all(len(row[3].split()) == 5 and re.fullmatch(r"-?[\d.]+ ± [\d.]+", row[4]) for row in rows)
+    for values in (3, 6):  # milliseconds, bytes, and behind each the two exponents
+        assert all(len(row[values].split()) == 5 for row in rows)
+        assert all(re.fullmatch(r"-?[\d.]+ ± [\d.]+", row[values + 1]) for row in rows)
     assert [row[5] for row in rows[:4]] == ["2.00", "1.00", "2.00", "1.00"]
+    assert all(row[7].split()[0] == row[8] for row in rows), "memory goes by formula"
+
+
+def test_what_is_kept_is_what_the_formula_says():
+    """To the byte: each tensor once, also where several operations keep it, inputs too, weights not."""
+    for part in (*scaling.ATTENTION, scaling.LAYER):
+        for size in (scaling.Size(part, 7, 128), scaling.Size(part, 33, 20)):
+            work = scaling.prepare(size, 3, torch.device("cpu"))
+            assert scaling.kept_bytes(work) == 3 * 4 * size.kept(), size
+
+
+def test_each_timed_step_follows_one_of_its_own_size():
+    """And the sizes take turns, in an order that changes, so that none always follows the largest."""
+    names, steps = [scaling.Size("part", length, 8) for length in range(1, 7)], []
+    works = {name: lambda name=name: steps.append(name) for name in names}
+    times = scaling.take_turns(works, 0, torch.device("cpu"))
+    assert times.keys() == works.keys() and {len(of_one) for of_one in times.values()} == {8}
+    assert steps[::2] == steps[1::2]
+    rounds = [tuple(steps[start : start + 12 : 2]) for start in range(0, len(steps), 12)]
+    assert all(sorted(one) == names for one in rounds) and len(set(rounds)) > 4
 
 
 def test_attention_costs_what_the_formula_says():

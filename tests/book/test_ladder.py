@@ -5,7 +5,7 @@ import torch
 
 from book.ladder import HUGGING_FACE, PYTORCH, TOLERANCE, all_pairs, climb, measure, table
 
-MASKLESS = {"Linear", "LayerNorm", "Feed-forward"}
+MASKLESS = {"Linear", "LayerNorm", "Feed-forward", "Embeddings", "Masked-LM head"}
 BLOCKS = {
     PYTORCH: {
         "Linear",
@@ -25,7 +25,11 @@ BLOCKS = {
         "Attention, backward by hand",
         "Multi-head attention",
         "Encoder layer, post-norm",
+        "Encoder layer, pre-norm",
+        "Embeddings",
         "BERT",
+        "Masked-LM head",
+        "BERT with masked-LM head",
     },
 }
 
