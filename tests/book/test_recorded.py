@@ -16,9 +16,10 @@ from minitransformer.config import (
     variant_config,
 )
 from minitransformer.data import sst2_is_present
-from minitransformer.evaluate import mean_interval
+from minitransformer.evaluate import mean_interval, wilson_interval
+from minitransformer.recipe import best_run
 from minitransformer.report import last_validation
-from minitransformer.runs import read_predictions, read_records, read_run_record
+from minitransformer.runs import read_evaluations, read_predictions, read_records, read_run_record
 
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
 SEARCH = ROOT / "book/runs/search"
@@ -85,26 +86,32 @@ def test_the_main_run_reaches_its_target():
     assert json.loads((SCRATCH / "run.json").read_text())["seconds"] < 300
 
 
-def test_the_readme_quotes_the_recorded_run():
-    readme = (ROOT / "README.md").read_text()
-    record, metrics = json.loads((SCRATCH / "run.json").read_text()), last_validation(SCRATCH)
-    low, high = metrics.interval95
-    shares = [100 * last_validation(run).accuracy for run in RUNS if run.name.startswith("sst2_scratch")]
-    assert f"**{100 * metrics.accuracy:.1f} %** on validation" in readme
-    assert f"(95 % interval {100 * low:.1f} to {100 * high:.1f})" in readme
-    assert f"seeds give {min(shares):.1f} to {max(shares):.1f} %" in readme
-    assert f"took {record['seconds']:.0f} s" in readme
+@pytest.mark.parametrize("kind", ["alone", "read", "taught"])
+def test_the_readme_quotes_the_results(kind):
+    """Each class in its line: mean and interval over the seeds, and the one reading of the test split."""
+    runs = [ROOT / "book/runs" / f"sst2_{kind}{suffix}" for suffix in ("", "_seed1", "_seed2")]
+    assert {read_run_record(run)["class"] for run in runs} == {kind}
+    accuracies = [last_validation(run).accuracy for run in runs]
+    mean, half = (100 * value for value in mean_interval(accuracies))
+    readings = {run: read_evaluations(run).get("test") for run in runs}
+    assert [run for run in runs if readings[run]] in ([], [best_run(runs)]), (
+        "only the best seed may be tested"
+    )
+    test = "not read"
+    if found := readings[best_run(runs)]:
+        low, high = wilson_interval(round(found["accuracy"] * found["n"]), found["n"])
+        test = f"**{100 * found['accuracy']:.1f} %** ({100 * low:.1f} to {100 * high:.1f})"
+        assert found["readings"] == 1 and found["n"] == 1821
+    line = f"(`book/runs/sst2_{kind}`) | **{mean:.1f} %** ± {half:.1f} | {test} |"
+    assert line in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_quotes_day_eights_runs():
+def test_the_readme_quotes_the_other_numbers():
     readme = (ROOT / "README.md").read_text()
-    runs = [ROOT / "book/runs" / name for name in ("sst2_alone", "sst2_alone_seed1", "sst2_alone_seed2")]
-    first, second, third = (100 * last_validation(run).accuracy for run in runs)
-    mean, half = (100 * value for value in mean_interval([last_validation(run).accuracy for run in runs]))
-    assert f"three seeds give {first:.1f}, {second:.1f} and {third:.1f} %" in readme
-    assert f"mean **{mean:.1f} %**, 95 % interval ± {half:.1f} points" in readme
-    record = json.loads((runs[0] / "run.json").read_text())
-    assert f"length, one thread | {record['seconds']:.0f} s |" in readme and record["machine"]["threads"] == 1
+    assert f"with {100 * last_validation(SCRATCH).accuracy:.1f} % on validation" in readme
+    for run, where in ((SCRATCH, "another run beside it"), (SCRATCH.parent / "sst2_alone", "one thread")):
+        record = read_run_record(run)
+        assert f"{where} | {record['seconds']:.0f} s |" in readme and record["machine"]["threads"] == 1
 
 
 def test_the_readme_quotes_the_answer_of_the_shipped_model(capsys):
