@@ -17,11 +17,13 @@ from minitransformer.pretrain import pretrain
 from minitransformer.recipe import film_texts, reproduce
 from minitransformer.report import evaluate_split, markdown_table, summarize, write_report
 from minitransformer.runs import load_run, read_evaluations
+from minitransformer.selftrain import label_sentences
 from minitransformer.train import fit, search
 
 __all__ = [
     "SHIPPED",
     "Parser",
+    "add_label",
     "add_train",
     "add_training",
     "build_parser",
@@ -114,6 +116,9 @@ def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
         raise ValueError(
             f"unknown arguments {' '.join(settings)}; see `minitransformer {arguments.command} --help`"
         )
+    elif arguments.command == "label":
+        folder, corpus = Path(arguments.output), arguments.corpus
+        print(label_sentences(arguments.runs, folder, corpus, arguments.count, arguments.seed))
     elif arguments.command == "convert":
         convert_bert(arguments)
     elif arguments.command == "evaluate":
@@ -152,9 +157,10 @@ SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "sst2_sc
 
 # chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def add_train(commands: argparse._SubParsersAction) -> None:
-    """`train`, `pretrain`, `convert`, `reproduce` and their options."""
+    """`train`, `pretrain`, `label`, `convert`, `reproduce` and their options."""
     add_training(commands, "train", "train a model on labelled texts", "configs/toy.yaml")
     add_training(commands, "pretrain", "let an encoder read with hidden words", "configs/toy_reading.yaml")
+    add_label(commands)
     bert = commands.add_parser("convert", allow_abbrev=False, help="take over the encoder of a BERT")
     bert.add_argument("source", metavar="SOURCE", help="a folder, or a name on the Hugging Face hub")
     bert.add_argument(
@@ -232,6 +238,23 @@ def add_training(commands: argparse._SubParsersAction, command: str, title: str,
     train.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/NAME)")
     train.add_argument("--overwrite", action="store_true", help="replace an earlier run in that folder")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run in that folder")
+
+
+# chapters/day09_sprint.md · The command
+def add_label(commands: argparse._SubParsersAction) -> None:
+    """`label` and its options."""
+    label = commands.add_parser(
+        "label",
+        allow_abbrev=False,
+        help="let models label sentences of reviews, for `data.extra` of a config",
+    )
+    label.add_argument("runs", metavar="RUN", nargs="+", help="the models' folders")
+    label.add_argument(
+        "--output", metavar="DIR", default="runs/labelled", help="where to write the sentences"
+    )
+    label.add_argument("--corpus", choices=("imdb", "toy"), default="imdb")
+    label.add_argument("--count", type=int, default=100_000, metavar="N", help="how many sentences are drawn")
+    label.add_argument("--seed", type=int, default=0)
 
 
 # chapters/day11_deeper.md · `convert` and `reproduce` on the command line

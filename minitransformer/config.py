@@ -59,6 +59,8 @@ class DataConfig:
         train_size: so many training examples, drawn at random; None takes them all.
         group_by_length: whether texts of similar length share a batch, which saves padding.
         tokenizer: a folder with a `tokenizer.json` to be used; None makes a vocabulary of the training texts' words.
+        extra: a folder of sentences that other models have labelled, which the run learns from as well.
+        confidence: a sentence of `extra` is taken if its label has at least this probability.
     """
 
     name: Literal["sst2", "toy"]
@@ -66,12 +68,15 @@ class DataConfig:
     train_size: int | None = None
     group_by_length: bool = False
     tokenizer: str | None = None
+    extra: str | None = None
+    confidence: float = 0.9
 
     def __post_init__(self) -> None:
         require(self.name in ("sst2", "toy"), "data.name", self.name, "'sst2' or 'toy'")
         require(self.min_frequency >= 1, "data.min_frequency", self.min_frequency, "at least 1")
         size = self.train_size
         require(size is None or size >= 1, "data.train_size", size, "at least 1, or null for all")
+        require(0.5 <= self.confidence < 1, "data.confidence", self.confidence, "a share in [0.5, 1)")
 
 
 # chapters/day09_sprint.md · Weights and tokenizer from a folder

@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The data sets, and loaders of padded batches: grouped by length, in an order that can be resumed."""
 
 import os
@@ -30,6 +30,7 @@ __all__ = [
     "data_folder",
     "epoch_batches",
     "first_cause",
+    "join",
     "load_examples",
     "load_imdb",
     "load_rows",
@@ -324,3 +325,10 @@ class EpochSampler(Sampler[list[int]]):
         batches = self.batches(self.epoch)[self.first :]
         self.epoch, self.first = self.epoch + 1, 0  # the next pass is the next epoch
         return iter(batches)
+
+
+# chapters/day09_sprint.md · An average of the weights
+def join(first: Examples, second: Examples) -> Examples:
+    """The examples of both, in this order."""
+    source = f"{first.source} and {second.source}"
+    return Examples(first.texts + second.texts, first.labels + second.labels, source)

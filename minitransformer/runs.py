@@ -44,6 +44,7 @@ __all__ = [
     "pack",
     "read_answers",
     "read_evaluations",
+    "read_labelled",
     "read_predictions",
     "read_records",
     "read_run_record",
@@ -51,6 +52,7 @@ __all__ = [
     "save_checkpoint",
     "ship",
     "source_state",
+    "sureness",
     "unpack",
     "write_atomically",
     "write_json",
@@ -277,6 +279,44 @@ def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClass
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record for people to read, whole or not at all."""
     write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+# chapters/day09_sprint.md · An average of the weights
+def read_labelled(folder: str | Path, confidence: float) -> Examples:
+    """The sentences in a folder whose label, given by other models, has at least the probability `confidence`.
+
+    Raises:
+        ValueError: one sentence, if the folder holds no labelled sentences, or not all of them, or no sure one.
+    """
+    record, path = read_run_record(folder), Path(folder, "sentences.jsonl")
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        sure = [
+            (row["text"], int(row["positive"] > 0.5))
+            for row in rows
+            if sureness(row["positive"]) >= confidence
+        ]
+    except OSError:
+        raise ValueError(f"{folder} holds no labelled sentences: there is no sentences.jsonl in it") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is not a file of labelled sentences, one JSON object a line") from None
+    if len(rows) != (wanted := record.get("origin", {}).get("count")):
+        raise ValueError(
+            f"{folder} holds {len(rows)} labelled sentences of {wanted}: label them to the end first"
+        )
+    if not sure:
+        raise ValueError(
+            f"{folder}: no label has a probability of {confidence}, the data.confidence asked for"
+        )
+    return Examples(
+        [text for text, _ in sure], [label for _, label in sure], f"{len(sure)} labelled sentences"
+    )
+
+
+# chapters/day09_sprint.md · An average of the weights
+def sureness(positive: float) -> float:
+    """The probability of the likelier of two labels."""
+    return max(positive, 1 - positive)
 
 
 # chapters/day09_sprint.md · An average of the weights

@@ -28,7 +28,7 @@ from minitransformer.config import (
     save_config,
     variant_config,
 )
-from minitransformer.data import EpochSampler, Examples, load_examples, make_loader
+from minitransformer.data import EpochSampler, Examples, join, load_examples, make_loader
 from minitransformer.evaluate import Metrics, evaluate, predict, score
 from minitransformer.model import TransformerForSequenceClassification, load_initial
 from minitransformer.runs import (
@@ -38,6 +38,7 @@ from minitransformer.runs import (
     load_checkpoint,
     machine_state,
     open_run_folder,
+    read_labelled,
     read_records,
     read_run_record,
     save_checkpoint,
@@ -70,6 +71,7 @@ __all__ = [
     "fit",
     "flat",
     "flat_weights",
+    "furthest",
     "identity",
     "make_scaler",
     "measured_step",
@@ -322,6 +324,8 @@ def prepare(config: RunConfig) -> tuple[RunConfig, WordTokenizer, Examples, Exam
     Returns the config with the vocabulary's actual size, the tokenizer, training and validation examples.
     """
     train = sample(load_examples(config.data.name, "train"), config.data.train_size, config.seed)
+    if config.data.extra is not None:
+        train = join(train, read_labelled(config.data.extra, config.data.confidence))
     validation = load_examples(config.data.name, "validation")
     source = config.initial or config.data.tokenizer
     if source is not None:
@@ -541,7 +545,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def identity(config: RunConfig, *data: Examples) -> dict[str, Any]:
     """What must not change when a run is resumed: settings, data, and what it starts from, wherever that lies."""
     settings, start = settings_of(config), origin(config)[1].get("initial", {})
-    del settings["data/tokenizer"]
+    del settings["data/tokenizer"], settings["data/extra"]
     splits = zip(("training", "validation"), data, strict=False)
     checksums = {f"checksum of the {split} examples": checksum(examples) for split, examples in splits}
     return settings | checksums | {"initial": start.get("sha256")}
@@ -806,16 +810,22 @@ def set_random_state(state: dict[str, Tensor]) -> None:
 
 
 # chapters/day09_sprint.md · An average of the weights
+def furthest(kinds: Iterable[str]) -> str:
+    """Of several classes the one with most from outside: "taught" before "read" before "alone"."""
+    return max(kinds, key=("alone", "read", "taught").index, default="alone")
+
+
+# chapters/day09_sprint.md · An average of the weights
 def origin(config: RunConfig) -> tuple[str, dict[str, Any]]:
     """The class of a run, and a fingerprint of what it starts from; a run that starts from nothing is "alone"."""
-    source = config.initial or config.data.tokenizer
+    source, extra = config.initial or config.data.tokenizer, config.data.extra
+    kind = furthest(read_run_record(folder)["class"] for folder in (source, extra) if folder is not None)
     if source is None:
-        return "alone", {}
-    record = read_run_record(source)
+        return kind, {}
     name = "model.safetensors" if config.initial else "tokenizer.json"
     content = Path(source, name).read_bytes()
     start = {"folder": Path(source).name, "file": name, "sha256": hashlib.sha256(content).hexdigest()}
-    return record["class"], {"initial": start}
+    return kind, {"initial": start}
 
 
 # chapters/day09_sprint.md · An average of the weights
@@ -825,7 +835,8 @@ def finished_identity(folder: Path, config: RunConfig, *data: Examples) -> dict[
         read_settings(RunConfig, folder / "config.yaml"),
         read_run_record(folder).get("initial", {}),
     )
-    here = replace(saved, initial=config.initial, data=replace(saved.data, tokenizer=config.data.tokenizer))
+    sources = {"tokenizer": config.data.tokenizer, "extra": config.data.extra}
+    here = replace(saved, initial=config.initial, data=replace(saved.data, **sources))
     return identity(here, *data) | {"initial": start.get("sha256")}
 
 

@@ -346,6 +346,23 @@ def test_pretrain_command():
         assert code == 2 and "expected a .yaml file" in err
 
 
+# chapters/day09_sprint.md · The command
+def test_label_command():
+    with tempfile.TemporaryDirectory() as folder:
+        run, output = tiny_run(folder), str(Path(folder, "labelled"))
+        options = ["--corpus", "toy", "--output", output, "--count"]
+        code, out, err = call("label", run, *options, "10")
+        assert (code, out) == (0, f"10 sentences of toy, labelled by 1 models, in {output}\n"), err
+        for runs, count, reason in [
+            ([run], "11", "belongs to another run: count is 10 there, 11 here"),
+            ([run], "0", "count must be in 1 … "),
+            ([folder], "10", "is not the folder of a run"),
+            ([], "10", "RUN"),
+        ]:
+            code, out, err = call("label", *runs, *options, count)
+            assert code == 2 and reason in err and err.strip().count("\n") == 0, err
+
+
 # chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def typed(*words: str) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser(prog="minitransformer")

@@ -23,6 +23,7 @@ FLOORS = (
     "runs",
     "train",
     "pretrain",
+    "selftrain",
     "report",
     "bert",
     "recipe",

@@ -1,0 +1,131 @@
+# Generated from chapters/day09_sprint.md; edit the chapter, not this file.
+"""The tests that the chapters run in their text, for `minitransformer.selftrain`."""
+
+import json
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from minitransformer.config import DataConfig, RunConfig, load_config
+from minitransformer.model import ModelConfig
+from minitransformer.runs import load_run, read_labelled, read_run_record
+from minitransformer.selftrain import draw_sentences, label_sentences, split_sentences
+from minitransformer.train import fit, furthest, prepare
+
+
+# chapters/day09_sprint.md · The models label sentences
+def test_split_sentences():
+    text = "It is not bad at all. Is it good?<br /><br />Dr. No was a fine film! No. It is  not bad at all."
+    assert split_sentences([text]) == ["It is not bad at all.", "No was a fine film!"], (
+        "four words or more, each once"
+    )
+    assert split_sentences([text], least=1, most=3) == ["Is it good?", "Dr.", "No."]
+    try:
+        draw_sentences("toy", 10**6, 0)
+        raise AssertionError("more than there are")
+    except ValueError as error:
+        assert "count must be in 1 … " in str(error)
+    drawn = draw_sentences("toy", 50, 1)
+    assert len(set(drawn)) == 50 and drawn == draw_sentences("toy", 50, 1) != draw_sentences("toy", 50, 2)
+
+
+# chapters/day09_sprint.md · The models label sentences
+def small_runs(folder: str, seeds: int = 2) -> list[Path]:
+    """Runs of a second on the toy reviews."""
+    model = ModelConfig(60, 8, 2, 12, num_layers=1, max_length=24)
+    for seed in range(seeds):
+        config = RunConfig("small", DataConfig("toy", train_size=64), model, seed=seed)
+        with redirect_stdout(StringIO()):
+            fit(config, Path(folder, f"small{seed}"))
+    return [Path(folder, f"small{seed}") for seed in range(seeds)]
+
+
+# chapters/day09_sprint.md · The models label sentences
+def test_labels_are_the_mean_and_survive_an_interruption():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(sys.modules[label_sentences.__module__], "BLOCK", 8),
+    ):
+        runs, out = small_runs(folder), Path(folder, "labelled")
+        label_sentences(runs, out, "toy", 20)
+        path = out / "sentences.jsonl"
+        whole = path.read_bytes()
+        rows = [json.loads(line) for line in whole.splitlines()]
+        texts, members = [row["text"] for row in rows], [load_run(run)[1:] for run in runs]
+        assert texts == draw_sentences("toy", 20, 0)
+        for row in rows:  # one model and one text at a time
+            each = [torch.tensor([tokenizer.encode(row["text"])]) for _, tokenizer in members]
+            with torch.no_grad():
+                shares = [m(ids).softmax(-1)[0, 1] for (m, _), ids in zip(members, each, strict=True)]
+            assert abs(float(sum(shares)) / 2 - row["positive"]) < 2e-5
+        for size in (0, 300, len(whole) - 3):  # cut within a line, as a crash may leave it
+            path.write_bytes(whole[:size])
+            label_sentences(runs, out, "toy", 20)
+            assert path.read_bytes() == whole
+        try:
+            label_sentences(runs, out, "toy", 21)
+            raise AssertionError("another request")
+        except ValueError as error:
+            assert "belongs to another run: count is 20 there, 21 here" in str(error)
+
+
+# chapters/day09_sprint.md · The models label sentences
+def test_a_run_learns_from_labelled_sentences():
+    with tempfile.TemporaryDirectory() as folder:
+        runs, out = small_runs(folder), Path(folder, "labelled")
+        label_sentences(runs, out, "toy", 30)
+        config = load_config(runs[0] / "config.yaml")
+        data = replace(config.data, extra=str(out), confidence=0.5)
+        config = replace(config, data=data)
+        _, tokenizer, train, _ = prepare(config)
+        assert len(train) == 64 + 30 and train.texts[64:] == draw_sentences("toy", 30, 0)
+        assert train.source.endswith("and 30 labelled sentences")
+        with redirect_stdout(StringIO()) as said:
+            fit(config, Path(folder, "student"))
+            config = replace(config, data=replace(data, extra=str(out.rename(Path(folder, "moved")))))
+            fit(config, Path(folder, "student"), resume=True)
+        assert (
+            "is finished" in said.getvalue() and read_run_record(Path(folder, "student"))["class"] == "read"
+        )
+        assert furthest(["alone", "taught", "read"]) == "taught" and furthest([]) == "alone"
+
+
+# chapters/day09_sprint.md · The models label sentences
+def test_read_labelled_takes_the_sure_and_refuses_the_rest():
+    with tempfile.TemporaryDirectory() as folder:
+        record, path = Path(folder, "run.json"), Path(folder, "sentences.jsonl")
+        record.write_text('{"class": "read", "origin": {"count": 3}}')
+        rows = [
+            {"text": "so", "positive": 0.1},
+            {"text": "or so", "positive": 0.89},
+            {"text": "yes", "positive": 0.9},
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = read_labelled(folder, 0.9)
+        assert (found.texts, found.labels) == (["so", "yes"], [0, 1])
+        assert read_labelled(folder, 0.5).labels == [0, 1, 1]
+        for content, reason in [
+            (json.dumps(rows[0]) + "\n", "holds 1 labelled sentences of 3"),
+            ('{"text": "so"}\n' * 3, "is not a file of labelled sentences"),
+            ("nonsense\n", "is not a file of labelled sentences"),
+            ("".join(json.dumps(row) + "\n" for row in rows).replace("0.1", "0.8"), ""),
+            (json.dumps({"text": "hm", "positive": 0.6}) + "\n", "holds 1 labelled"),
+            ((json.dumps({"text": "hm", "positive": 0.6}) + "\n") * 3, "no label has a probability of 0.9"),
+        ]:
+            path.write_text(content)
+            try:
+                assert len(read_labelled(folder, 0.9)) == 1 and not reason
+            except ValueError as error:
+                assert reason and reason in str(error) and folder in str(error)
+        path.unlink()
+        try:
+            read_labelled(folder, 0.9)
+            raise AssertionError("no file")
+        except ValueError as error:
+            assert "there is no sentences.jsonl in it" in str(error)
