@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from minitransformer.cli import (
     SHIPPED,
     Parser,
+    add_label,
     add_train,
     add_training,
     build_parser,
@@ -313,6 +314,9 @@ def test_commands_that_train():
             False,
         )
     assert yaml_file("x.yml") == "x.yml"
+    add_label(others := argparse.ArgumentParser().add_subparsers())
+    asked = others.choices["label"].parse_args(["a", "b", "--count", "5"])
+    assert (asked.runs, asked.count, asked.corpus, asked.seed) == (["a", "b"], 5, "imdb", 0)
     with tempfile.TemporaryDirectory() as folder:
         save_config(tiny_reading(), Path(folder, "r.yaml"))
         arguments = parser.parse_args(["pretrain", str(Path(folder, "r.yaml")), "--output", folder + "/out"])
