@@ -156,6 +156,7 @@ _HOMES = {
     "load_run": "runs",
     "write_json": "runs",
     "read_labelled": "runs",
+    "balanced": "runs",
     "sureness": "runs",
     "read_run_record": "runs",
     "answer_records": "runs",

@@ -34,6 +34,7 @@ __all__ = [
     "SHIPPED_FILES",
     "answer_records",
     "append_record",
+    "balanced",
     "checkpoint_files",
     "checksum",
     "git",
@@ -285,17 +286,15 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 def read_labelled(folder: str | Path, confidence: float) -> Examples:
     """The sentences in a folder whose label, given by other models, has at least the probability `confidence`.
 
+    Of the label that is more frequent among them only the first are taken, so that both are equally many.
+
     Raises:
-        ValueError: one sentence, if the folder holds no labelled sentences, or not all of them, or no sure one.
+        ValueError: one sentence, if the folder holds no labelled sentences, or not all of them, or no sure ones.
     """
     record, path = read_run_record(folder), Path(folder, "sentences.jsonl")
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        sure = [
-            (row["text"], int(row["positive"] > 0.5))
-            for row in rows
-            if sureness(row["positive"]) >= confidence
-        ]
+        sure = [(r["text"], int(r["positive"] > 0.5)) for r in rows if sureness(r["positive"]) >= confidence]
     except OSError:
         raise ValueError(f"{folder} holds no labelled sentences: there is no sentences.jsonl in it") from None
     except (ValueError, KeyError, TypeError):
@@ -304,13 +303,21 @@ def read_labelled(folder: str | Path, confidence: float) -> Examples:
         raise ValueError(
             f"{folder} holds {len(rows)} labelled sentences of {wanted}: label them to the end first"
         )
-    if not sure:
-        raise ValueError(
-            f"{folder}: no label has a probability of {confidence}, the data.confidence asked for"
-        )
-    return Examples(
-        [text for text, _ in sure], [label for _, label in sure], f"{len(sure)} labelled sentences"
-    )
+    return balanced(sure, f"{folder}, for data.confidence {confidence}")
+
+
+# chapters/day09_sprint.md · An average of the weights
+def balanced(rows: Sequence[tuple[str, int]], source: str) -> Examples:
+    """As many rows of label 0 as of label 1, the first of each, in their order; a ValueError if one has none."""
+    size = min(sum(label == each for _, label in rows) for each in (0, 1))
+    if size == 0:
+        raise ValueError(f"{source}: both labels must have sure sentences, got {len(rows)} of one")
+    kept, left = [], [size, size]
+    for text, label in rows:
+        if left[label]:
+            kept.append((text, label))
+            left[label] -= 1
+    return Examples([text for text, _ in kept], [y for _, y in kept], f"{len(kept)} labelled sentences")
 
 
 # chapters/day09_sprint.md · An average of the weights

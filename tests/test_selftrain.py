@@ -15,7 +15,7 @@ import torch
 from minitransformer.config import DataConfig, RunConfig, load_config
 from minitransformer.data import Examples, join
 from minitransformer.model import ModelConfig
-from minitransformer.runs import load_run, read_labelled, read_run_record, sureness
+from minitransformer.runs import balanced, load_run, read_labelled, read_run_record, sureness
 from minitransformer.selftrain import (
     draw_sentences,
     keep_blocks,
@@ -102,12 +102,19 @@ def test_a_run_learns_from_labelled_sentences():
     with tempfile.TemporaryDirectory() as folder:
         runs, out = small_runs(folder), Path(folder, "labelled")
         label_sentences(runs, out, "toy", 30)
+        rows = [
+            {"text": text, "positive": 0.2 + 0.7 * (i % 3 == 0)}
+            for i, text in enumerate(draw_sentences("toy", 30, 0))
+        ]
+        (out / "sentences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         config = load_config(runs[0] / "config.yaml")
         data = replace(config.data, extra=str(out), confidence=0.5)
         config = replace(config, data=data)
         _, tokenizer, train, _ = prepare(config)
-        assert len(train) == 64 + 30 and train.texts[64:] == draw_sentences("toy", 30, 0)
-        assert train.source.endswith("and 30 labelled sentences")
+        extra = read_labelled(out, 0.5)
+        assert sum(extra.labels) * 2 == len(extra) == 20, "ten sentences are positive"
+        assert train.texts[64:] == extra.texts and train.labels[64:] == extra.labels
+        assert train.source.endswith(f"and {len(extra)} labelled sentences")
         both = join(Examples(["a"], [0], "one"), Examples(["b"], [1], "two"))
         assert both == Examples(["a", "b"], [0, 1], "one and two")
         with redirect_stdout(StringIO()) as said:
@@ -121,36 +128,42 @@ def test_a_run_learns_from_labelled_sentences():
 
 
 # chapters/day09_sprint.md · The models label sentences
-def test_read_labelled_takes_the_sure_and_refuses_the_rest():
+def labelled_folder(folder: str, *shares: float) -> Path:
+    """A folder of labelled sentences with these probabilities of "positive"; returns the file."""
+    record = {"class": "read", "origin": {"count": len(shares)}}
+    Path(folder, "run.json").write_text(json.dumps(record))
+    rows = [{"text": f"{share}", "positive": share} for share in shares]
+    path = Path(folder, "sentences.jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# chapters/day09_sprint.md · The models label sentences
+def test_read_labelled_takes_the_sure():
+    assert sureness(0.25) == sureness(0.75) == 0.75
     with tempfile.TemporaryDirectory() as folder:
-        record, path = Path(folder, "run.json"), Path(folder, "sentences.jsonl")
-        assert sureness(0.25) == sureness(0.75) == 0.75
-        record.write_text('{"class": "read", "origin": {"count": 3}}')
-        rows = [
-            {"text": "so", "positive": 0.1},
-            {"text": "or so", "positive": 0.89},
-            {"text": "yes", "positive": 0.9},
-        ]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        labelled_folder(folder, 0.1, 0.89, 0.9, 0.05)
         found = read_labelled(folder, 0.9)
-        assert (found.texts, found.labels) == (["so", "yes"], [0, 1])
-        assert read_labelled(folder, 0.5).labels == [0, 1, 1]
+        assert (found.texts, found.labels) == (["0.1", "0.9"], [0, 1]), "as many of each, the first"
+        assert read_labelled(folder, 0.5).texts == ["0.1", "0.89", "0.9", "0.05"]
+        assert balanced([("a", 1), ("b", 1), ("c", 0)], "x").texts == ["a", "c"]
+
+
+# chapters/day09_sprint.md · The models label sentences
+def test_read_labelled_refuses():
+    with tempfile.TemporaryDirectory() as folder:
+        path = labelled_folder(folder, 0.1, 0.8, 0.9)
+        whole = path.read_text()
         for content, reason in [
-            (json.dumps(rows[0]) + "\n", "holds 1 labelled sentences of 3"),
+            (whole[: whole.index("\n") + 1], "holds 1 labelled sentences of 3"),
             ('{"text": "so"}\n' * 3, "is not a file of labelled sentences"),
             ("nonsense\n", "is not a file of labelled sentences"),
-            ("".join(json.dumps(row) + "\n" for row in rows).replace("0.1", "0.8"), ""),
-            (json.dumps({"text": "hm", "positive": 0.6}) + "\n", "holds 1 labelled"),
-            ((json.dumps({"text": "hm", "positive": 0.6}) + "\n") * 3, "no label has a probability of 0.9"),
+            (whole.replace("0.1", "0.8"), "both labels must have sure sentences, got 1 of one"),
+            (None, "there is no sentences.jsonl in it"),
         ]:
-            path.write_text(content)
+            path.unlink() if content is None else path.write_text(content)
             try:
-                assert len(read_labelled(folder, 0.9)) == 1 and not reason
+                read_labelled(folder, 0.9)
+                raise AssertionError(reason)
             except ValueError as error:
-                assert reason and reason in str(error) and folder in str(error)
-        path.unlink()
-        try:
-            read_labelled(folder, 0.9)
-            raise AssertionError("no file")
-        except ValueError as error:
-            assert "there is no sentences.jsonl in it" in str(error)
+                assert reason in str(error) and folder in str(error), error
