@@ -453,8 +453,9 @@ def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> P
             shutil.copyfile(Path(run, name), parcel / name)
     if (settings := parcel / "config.yaml").is_file():
         config = load_config(settings)
-        initial, pieces = (path and Path(path).name for path in (config.initial, config.data.tokenizer))
-        save_config(replace(config, initial=initial, data=replace(config.data, tokenizer=pieces)), settings)
+        data, initial = config.data, config.initial and Path(config.initial).name
+        names = {name: (path := getattr(data, name)) and Path(path).name for name in ("tokenizer", "extra")}
+        save_config(replace(config, initial=initial, data=replace(data, **names)), settings)
     save_shards({name: value.half() for name, value in model.state_dict().items()}, parcel, largest)
     if folder.exists():
         folder.rmdir()

@@ -325,7 +325,7 @@ def test_records_come_back() -> None:
 def test_a_parcel_tells_no_folders() -> None:
     model = ModelConfig(31, 8, 2, 12)
     start = RunConfig("x", DataConfig("toy"), model, initial="/some/where/start")
-    words = RunConfig("x", DataConfig("toy", tokenizer="/some/where/start"), model)
+    words = RunConfig("x", DataConfig("toy", tokenizer="/some/where/start", extra="/some/where/more"), model)
     with tempfile.TemporaryDirectory() as name:
         run = Path(name, "run")
         TransformerForSequenceClassification(model).save_pretrained(run)
@@ -334,6 +334,7 @@ def test_a_parcel_tells_no_folders() -> None:
             save_config(config, run / "config.yaml")
             shipped = load_config(ship(run, Path(name, str(i))) / "config.yaml")
             assert [shipped.initial, shipped.data.tokenizer].count("start") == 1, shipped
+            assert shipped.data.extra in (None, "more")
             assert load_config(run / "config.yaml") == config, "the run itself must not change"
 
 
