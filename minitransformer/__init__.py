@@ -166,6 +166,7 @@ _HOMES = {
     "read_answers": "runs",
     "SHIPPED_FILES": "runs",
     "LARGEST_SHARD": "runs",
+    "without_paths": "runs",
     "ship": "runs",
     "StepResult": "train",
     "require_finite": "train",

@@ -55,6 +55,7 @@ __all__ = [
     "source_state",
     "sureness",
     "unpack",
+    "without_paths",
     "write_atomically",
     "write_json",
 ]
@@ -435,6 +436,14 @@ LARGEST_SHARD = 16_000_000
 
 
 # chapters/day10_report.md · Weights that fit into a repository
+def without_paths(config: RunConfig) -> RunConfig:
+    """The config with the last part of every path in it, which tells what was there but not on which machine."""
+    paths = config.initial, config.data.tokenizer, config.data.extra
+    initial, tokenizer, extra = (path and Path(path).name for path in paths)
+    return replace(config, initial=initial, data=replace(config.data, tokenizer=tokenizer, extra=extra))
+
+
+# chapters/day10_report.md · Weights that fit into a repository
 def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> Path:
     """Copy a finished run for others to use: its records, and its weights in half precision in files of limited size.
 
@@ -452,10 +461,7 @@ def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> P
         if Path(run, name).is_file():
             shutil.copyfile(Path(run, name), parcel / name)
     if (settings := parcel / "config.yaml").is_file():
-        config = load_config(settings)
-        data, initial = config.data, config.initial and Path(config.initial).name
-        names = {name: (path := getattr(data, name)) and Path(path).name for name in ("tokenizer", "extra")}
-        save_config(replace(config, initial=initial, data=replace(data, **names)), settings)
+        save_config(without_paths(load_config(settings)), settings)
     save_shards({name: value.half() for name, value in model.state_dict().items()}, parcel, largest)
     if folder.exists():
         folder.rmdir()

@@ -835,8 +835,8 @@ def finished_identity(folder: Path, config: RunConfig, *data: Examples) -> dict[
         read_settings(RunConfig, folder / "config.yaml"),
         read_run_record(folder).get("initial", {}),
     )
-    sources = {"tokenizer": config.data.tokenizer, "extra": config.data.extra}
-    here = replace(saved, initial=config.initial, data=replace(saved.data, **sources))
+    sources = replace(saved.data, tokenizer=config.data.tokenizer, extra=config.data.extra)
+    here = replace(saved, initial=config.initial, data=sources)
     return identity(here, *data) | {"initial": start.get("sha256")}
 
 
