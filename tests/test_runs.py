@@ -42,6 +42,7 @@ from minitransformer.runs import (
     ship,
     source_state,
     unpack,
+    without_paths,
     write_atomically,
     write_json,
 )
@@ -335,6 +336,7 @@ def test_a_parcel_tells_no_folders() -> None:
             shipped = load_config(ship(run, Path(name, str(i))) / "config.yaml")
             assert [shipped.initial, shipped.data.tokenizer].count("start") == 1, shipped
             assert shipped.data.extra in (None, "more")
+            assert shipped == without_paths(config), "nothing but the paths may change"
             assert load_config(run / "config.yaml") == config, "the run itself must not change"
 
 
