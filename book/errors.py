@@ -9,10 +9,9 @@ SST-2's training phrases, not on any model, so that they can be compared across 
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
-from minitransformer.data import load_sst2
+from minitransformer.data import load_sst2, whole_texts
 from minitransformer.runs import checksum
 from minitransformer.tokenizer import basic_english
 
@@ -45,16 +44,6 @@ def is_negated(words: list[str]) -> bool:
     return bool(NEGATIONS & set(words)) or " n ' t " in f" {' '.join(words)} "
 
 
-def whole_phrases(texts: Iterable[str]) -> list[str]:
-    """The texts that are part of no other: a sentence once, and not once more for each of its phrases."""
-    kept, parts = [], set()
-    for words in sorted({tuple(text.split()) for text in texts}, key=len, reverse=True):
-        if words not in parts:
-            kept.append(" ".join(words))
-            parts |= {words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
-    return kept
-
-
 def groups_of(text: str, frequency: Counter[str]) -> dict[str, str]:
     """The group of a sentence, of each kind; `frequency` says how many training sentences hold a word."""
     words = basic_english(text)
@@ -68,13 +57,16 @@ def groups_of(text: str, frequency: Counter[str]) -> dict[str, str]:
 
 def main() -> None:
     """Group the validation sentences, and write the record."""
-    sentences = whole_phrases(load_sst2("train").texts)
+    train = load_sst2("train")
+    sentences = whole_texts(train.texts)
+    labels = dict(zip((" ".join(text.split()) for text in train.texts), train.labels, strict=True))
     frequency = Counter(word for text in sentences for word in set(basic_english(text)))
     validation = load_sst2("validation")
     found = [groups_of(text, frequency) for text in validation.texts]
     record = {
         "validation_sha256": checksum(validation),
         "training_sentences": len(sentences),
+        "training_sentences_positive": sum(labels[text] for text in sentences) / len(sentences),
         "groups": {kind: [groups[kind] for groups in found] for kind in found[0]},
     }
     RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")

@@ -88,6 +88,8 @@ _HOMES = {
     "POOL": "data",
     "epoch_batches": "data",
     "EpochSampler": "data",
+    "whole_texts": "data",
+    "repeat_whole": "data",
     "join": "data",
     "linear_schedule": "schedule",
     "constant_schedule": "schedule",

@@ -59,6 +59,7 @@ class DataConfig:
         train_size: so many training examples, drawn at random; None takes them all.
         group_by_length: whether texts of similar length share a batch, which saves padding.
         tokenizer: a folder with a `tokenizer.json` to be used; None makes a vocabulary of the training texts' words.
+        sentences: how often an epoch shows a whole sentence, a training text that is part of no other one.
         extra: a folder of sentences that other models have labelled, which the run learns from as well.
         confidence: a sentence of `extra` is taken if its label has at least this probability.
     """
@@ -68,6 +69,7 @@ class DataConfig:
     train_size: int | None = None
     group_by_length: bool = False
     tokenizer: str | None = None
+    sentences: int = 1
     extra: str | None = None
     confidence: float = 0.9
 
@@ -76,6 +78,7 @@ class DataConfig:
         require(self.min_frequency >= 1, "data.min_frequency", self.min_frequency, "at least 1")
         size = self.train_size
         require(size is None or size >= 1, "data.train_size", size, "at least 1, or null for all")
+        require(self.sentences >= 1, "data.sentences", self.sentences, "at least 1")
         require(0.5 <= self.confidence < 1, "data.confidence", self.confidence, "a share in [0.5, 1)")
 
 

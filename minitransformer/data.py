@@ -3,8 +3,8 @@
 
 import os
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -38,10 +38,12 @@ __all__ = [
     "load_sst2_test",
     "make_loader",
     "one_of",
+    "repeat_whole",
     "sst2_is_present",
     "toy_clauses",
     "toy_reviews",
     "toy_twins",
+    "whole_texts",
 ]
 
 
@@ -327,7 +329,29 @@ class EpochSampler(Sampler[list[int]]):
         return iter(batches)
 
 
-# chapters/day09_sprint.md · An average of the weights
+# chapters/day09_sprint.md · Whole sentences among the phrases
+def whole_texts(texts: Iterable[str]) -> list[str]:
+    """The texts whose words are not part of another text, each once, the longest first: sentences among phrases."""
+    kept, parts = [], set()
+    for words in sorted({tuple(text.split()) for text in texts}, key=len, reverse=True):
+        if words not in parts:
+            kept.append(" ".join(words))
+            parts |= {words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+    return kept
+
+
+# chapters/day09_sprint.md · Whole sentences among the phrases
+def repeat_whole(examples: Examples, times: int) -> Examples:
+    """The examples, and after them those that are whole (see `whole_texts`) so often that they occur `times` times."""
+    if times == 1:
+        return examples
+    whole = set(whole_texts(examples.texts))
+    here = [i for i, text in enumerate(examples.texts) if " ".join(text.split()) in whole] * (times - 1)
+    more = Examples([examples.texts[i] for i in here], [examples.labels[i] for i in here], "")
+    return replace(join(examples, more), source=f"{examples.source}, whole sentences {times} times")
+
+
+# chapters/day09_sprint.md · Whole sentences among the phrases
 def join(first: Examples, second: Examples) -> Examples:
     """The examples of both, in this order."""
     source = f"{first.source} and {second.source}"

@@ -28,7 +28,7 @@ from minitransformer.config import (
     save_config,
     variant_config,
 )
-from minitransformer.data import EpochSampler, Examples, join, load_examples, make_loader
+from minitransformer.data import EpochSampler, Examples, join, load_examples, make_loader, repeat_whole
 from minitransformer.evaluate import Metrics, evaluate, predict, score
 from minitransformer.model import TransformerForSequenceClassification, load_initial
 from minitransformer.runs import (
@@ -323,9 +323,11 @@ def prepare(config: RunConfig) -> tuple[RunConfig, WordTokenizer, Examples, Exam
 
     Returns the config with the vocabulary's actual size, the tokenizer, training and validation examples.
     """
-    train = sample(load_examples(config.data.name, "train"), config.data.train_size, config.seed)
+    phrases = sample(load_examples(config.data.name, "train"), config.data.train_size, config.seed)
+    train, texts = repeat_whole(phrases, config.data.sentences), phrases.texts
     if config.data.extra is not None:
-        train = join(train, read_labelled(config.data.extra, config.data.confidence))
+        labelled = read_labelled(config.data.extra, config.data.confidence)
+        train, texts = join(train, labelled), texts + labelled.texts
     validation = load_examples(config.data.name, "validation")
     source = config.initial or config.data.tokenizer
     if source is not None:
@@ -333,7 +335,7 @@ def prepare(config: RunConfig) -> tuple[RunConfig, WordTokenizer, Examples, Exam
         tokenizer.max_length = config.model.max_length
     else:
         vocabulary = Vocabulary.from_texts(
-            train.texts, min_frequency=config.data.min_frequency, max_size=config.model.vocab_size
+            texts, min_frequency=config.data.min_frequency, max_size=config.model.vocab_size
         )
         tokenizer = WordTokenizer(vocabulary, max_length=config.model.max_length)
     model = replace(config.model, vocab_size=len(tokenizer.vocabulary))

@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.data`."""
 
 import os
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from minitransformer.config import DataConfig
 from minitransformer.data import (
     POOL,
     TOY_SPLITS,
@@ -31,10 +32,12 @@ from minitransformer.data import (
     load_sst2_test,
     make_loader,
     one_of,
+    repeat_whole,
     sst2_is_present,
     toy_clauses,
     toy_reviews,
     toy_twins,
+    whole_texts,
 )
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
@@ -370,3 +373,24 @@ def test_make_loader_groups_by_length() -> None:
         for group in (False, True)
     ]
     assert places[1] < places[0] and places[1] <= sum(len(tokenizer.encode(t)) for t in examples.texts) * 1.2
+
+
+# chapters/day09_sprint.md · Whole sentences among the phrases
+def test_whole_sentences_are_repeated():
+    texts = ["good", "not a good film ", "a good film", "good film not", "not  a good film", "film a"]
+    assert sorted(whole_texts(texts)) == ["film a", "good film not", "not a good film"]
+    assert whole_texts(texts)[0] == "not a good film", "the longest first"
+    examples = Examples(texts, [1, 0, 1, 0, 0, 1], "six phrases")
+    more = repeat_whole(examples, 3)
+    assert more.texts[:6] == texts and more.labels[:6] == examples.labels, "the old ones keep their places"
+    assert Counter(more.texts) == Counter(texts + 2 * [texts[i] for i in (1, 3, 4, 5)])
+    assert all(
+        examples.labels[texts.index(text)] == y for text, y in zip(more.texts, more.labels, strict=True)
+    )
+    assert more.source == "six phrases, whole sentences 3 times"
+    assert repeat_whole(examples, 1) is examples
+    try:
+        DataConfig("sst2", sentences=0)
+        raise AssertionError("0")
+    except ValueError as error:
+        assert "data.sentences" in str(error) and "at least 1" in str(error)
