@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import torch
 
-from minitransformer.config import DataConfig, RunConfig, load_config
+from minitransformer.config import DataConfig, RunConfig, read_settings
 from minitransformer.data import Examples, join
 from minitransformer.model import ModelConfig
 from minitransformer.runs import balanced, load_run, read_labelled, read_run_record, sureness
@@ -107,7 +107,7 @@ def test_a_run_learns_from_labelled_sentences():
             for i, text in enumerate(draw_sentences("toy", 30, 0))
         ]
         (out / "sentences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        config = load_config(runs[0] / "config.yaml")
+        config = read_settings(RunConfig, runs[0] / "config.yaml")
         data = replace(config.data, extra=str(out), confidence=0.5)
         config = replace(config, data=data)
         _, tokenizer, train, _ = prepare(config)
