@@ -147,13 +147,13 @@ def config_to_bert(config: ModelConfig) -> dict[str, Any]:
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
 def plain_normalizer() -> normalizers.Normalizer:
-    """BERT's lower case, after what the Penn Treebank tore apart is joined: "do n't" becomes "don't", "-lrb-" a bracket."""
+    """BERT's lower case; then what the Penn Treebank tore apart is joined: "do n't" becomes "don't", "-lrb-" a bracket."""
     return normalizers.Sequence(
         [
+            normalizers.BertNormalizer(lowercase=True),
             normalizers.Replace(Regex(r"(?<=\w) n't\b"), "n't"),
             normalizers.Replace("-lrb-", "("),
             normalizers.Replace("-rrb-", ")"),
-            normalizers.BertNormalizer(lowercase=True),
         ]
     )
 

@@ -151,8 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-# chapters/day06_engineering.md · The command line
-SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "sst2_scratch"
+# chapters/day11_deeper.md · The transfer to SST-2
+SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "shipped"
 
 
 # chapters/day11_deeper.md · `convert` and `reproduce` on the command line

@@ -342,7 +342,7 @@ def whole_texts(texts: Iterable[str]) -> list[str]:
 
 # chapters/day09_sprint.md · Whole sentences among the phrases
 def repeat_whole(examples: Examples, times: int) -> Examples:
-    """The examples, and after them those that are whole (see `whole_texts`) so often that they occur `times` times."""
+    """The examples, and after them the whole ones (see `whole_texts`) again, so that each row of theirs occurs `times` times."""
     if times == 1:
         return examples
     whole = set(whole_texts(examples.texts))

@@ -64,6 +64,7 @@ def mean_positive(
         logits, _ = predict(
             model, [collate([items[i] for i in part], tokenizer.padding_id) for part in parts]
         )
+        # row k of the logits belongs to text order[k]; column 1 is "positive"
         total[order] += logits.softmax(-1)[:, 1]
     return total / len(members)
 

@@ -13,6 +13,8 @@ from typing import Any
 from unittest import mock
 from unittest.mock import patch
 
+import torch
+from huggingface_hub import load_torch_model
 from torch import Tensor, nn
 
 from minitransformer.cli import (
@@ -42,9 +44,9 @@ from minitransformer.config import (
     load_pretrain_config,
     save_config,
 )
-from minitransformer.model import ModelConfig
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.pretrain import pretrain
-from minitransformer.runs import open_run_folder
+from minitransformer.runs import load_run, open_run_folder
 from minitransformer.train import fit
 
 
@@ -365,6 +367,20 @@ def test_label_command():
         ]:
             code, out, err = call("label", *runs, *options, count)
             assert code == 2 and reason in err and err.strip().count("\n") == 0, err
+
+
+# chapters/day11_deeper.md · The transfer to SST-2
+def test_the_shipped_model() -> None:
+    config, model, tokenizer = load_run(SHIPPED)
+    assert len(tokenizer.vocabulary) == config.model.vocab_size == model.config.vocab_size
+    theirs = TransformerForSequenceClassification(model.config)
+    load_torch_model(theirs, SHIPPED, strict=True)
+    for (name, ours), (_, other) in zip(model.named_parameters(), theirs.named_parameters(), strict=True):
+        assert torch.equal(ours, other) and torch.equal(ours, ours.half().float()), name
+    with redirect_stdout(StringIO()) as out:
+        assert main(["predict", "a triumph", "a waste of time", "--json"]) == 0
+    labels = [json.loads(line)["label"] for line in out.getvalue().splitlines()]
+    assert labels == ["positive", "negative"]
 
 
 # chapters/day11_deeper.md · `convert` and `reproduce` on the command line

@@ -7,7 +7,7 @@ import pytest
 
 from book.press.floors import ROOT
 from book.sentence import SENTENCE
-from minitransformer.cli import evaluate_run, main
+from minitransformer.cli import SHIPPED, evaluate_run, main
 from minitransformer.config import (
     PretrainConfig,
     load_config,
@@ -19,7 +19,13 @@ from minitransformer.data import sst2_is_present
 from minitransformer.evaluate import mean_interval, wilson_interval
 from minitransformer.recipe import best_run
 from minitransformer.report import last_validation
-from minitransformer.runs import read_evaluations, read_predictions, read_records, read_run_record
+from minitransformer.runs import (
+    read_answers,
+    read_evaluations,
+    read_predictions,
+    read_records,
+    read_run_record,
+)
 
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
 SEARCH = ROOT / "book/runs/search"
@@ -123,6 +129,19 @@ def test_the_readme_quotes_the_answer_of_the_shipped_model(capsys):
 @pytest.mark.skipif(not sst2_is_present(), reason="SST-2 is not on this machine")
 def test_the_saved_weights_give_the_recorded_accuracy():
     """Other machines round otherwise, which may turn a sentence or two."""
-    _, metrics = evaluate_run(SCRATCH, "validation")
-    assert metrics.n == 872
-    assert abs(metrics.accuracy - last_validation(SCRATCH).accuracy) <= 2 / 872
+    for run in (SCRATCH, SHIPPED):
+        _, metrics = evaluate_run(run, "validation")
+        assert metrics.n == 872
+        assert abs(metrics.accuracy - last_validation(run).accuracy) <= 2 / 872, run
+
+
+def test_the_shipped_run_is_the_best_of_its_class():
+    """The same record as the run's own, and answers that add up to what was read, once, on either split."""
+    record = read_run_record(SHIPPED)
+    seeds = [ROOT / "book/runs" / f"sst2_{record['class']}{suffix}" for suffix in ("", "_seed1", "_seed2")]
+    assert read_run_record(best_run(seeds)) == record
+    for split, n in (("validation", 872), ("test", 1821)):
+        found, answers = read_evaluations(SHIPPED)[split], read_answers(SHIPPED, split)
+        assert found["readings"] == 1 and found["n"] == len(answers) == n
+        assert sum(answer["correct"] for answer in answers) == round(n * found["accuracy"])
+        assert not any("text" in answer for answer in answers), "the data stays out of the repository"
