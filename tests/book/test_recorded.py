@@ -28,7 +28,6 @@ from minitransformer.runs import (
 )
 
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
-SEARCH = ROOT / "book/runs/search"
 SCRATCH = ROOT / "book/runs/sst2_scratch"
 LARGEST = 16 * 2**20  # bytes that one file of the repository may hold
 
@@ -67,13 +66,15 @@ def test_a_run_says_where_it_comes_from(run):
     assert all(path.stat().st_size < LARGEST for path in run.iterdir())
 
 
-def test_the_search_is_complete():
-    """Every variant with every seed, with answers for a paired test."""
-    plan = load_search(ROOT / "configs/search.yaml")
-    assert len(plan.variants) >= 6 and len(plan.seeds) >= 3
+@pytest.mark.parametrize("name", ["search", "ablation", "self_training"])
+def test_a_series_is_complete(name):
+    """Every variant with every seed, as the plan says, with answers for a paired test."""
+    plan = load_search(ROOT / f"configs/{name}.yaml")
+    assert len(plan.variants) >= 2 and len(plan.seeds) >= 3
     expected = {f"{variant}_seed{seed}" for variant in plan.variants for seed in plan.seeds}
-    assert {run.name for run in RUNS if run.parent == SEARCH} == expected
-    for run in (run for run in RUNS if run.parent == SEARCH):
+    found = [run for run in RUNS if run.parent == ROOT / "book/runs" / name]
+    assert {run.name for run in found} == expected
+    for run in found:
         variant, seed = run.name.split("_seed")
         recorded, planned = load_config(run / "config.yaml"), variant_config(plan, variant, int(seed))
         size = recorded.model.vocab_size  # the plan names an upper bound
