@@ -116,7 +116,10 @@ def test_the_readme_quotes_the_results(kind):
 def test_the_readme_quotes_the_other_numbers():
     readme = (ROOT / "README.md").read_text()
     assert f"with {100 * last_validation(SCRATCH).accuracy:.1f} % on validation" in readme
-    for run, where in ((SCRATCH, "another run beside it"), (SCRATCH.parent / "sst2_alone", "one thread of the Intel")):
+    for run, where in (
+        (SCRATCH, "another run beside it"),
+        (SCRATCH.parent / "sst2_alone", "one thread of the Intel"),
+    ):
         record = read_run_record(run)
         assert f"{where} | {record['seconds']:.0f} s |" in readme and record["machine"]["threads"] == 1
 
