@@ -66,7 +66,7 @@ def test_a_run_says_where_it_comes_from(run):
     assert all(path.stat().st_size < LARGEST for path in run.iterdir())
 
 
-@pytest.mark.parametrize("name", ["search", "ablation", "self_training"])
+@pytest.mark.parametrize("name", ["search", "ablation", "self_training", "longer"])
 def test_a_series_is_complete(name):
     """Every variant with every seed, as the plan says, with answers for a paired test."""
     plan = load_search(ROOT / f"configs/{name}.yaml")
