@@ -17,6 +17,7 @@ from minitransformer.config import (
 )
 from minitransformer.data import sst2_is_present
 from minitransformer.evaluate import mean_interval, wilson_interval
+from minitransformer.model import read_weights
 from minitransformer.recipe import best_run
 from minitransformer.report import last_validation
 from minitransformer.runs import (
@@ -66,11 +67,11 @@ def test_a_run_says_where_it_comes_from(run):
     assert all(path.stat().st_size < LARGEST for path in run.iterdir())
 
 
-@pytest.mark.parametrize("name", ["search", "ablation", "self_training", "longer"])
-def test_a_series_is_complete(name):
+@pytest.mark.parametrize("name, least", [("search", 6), ("ablation", 5), ("self_training", 2), ("longer", 4)])
+def test_a_series_is_complete(name, least):
     """Every variant with every seed, as the plan says, with answers for a paired test."""
     plan = load_search(ROOT / f"configs/{name}.yaml")
-    assert len(plan.variants) >= 2 and len(plan.seeds) >= 3
+    assert len(plan.variants) >= least and len(plan.seeds) >= 3
     expected = {f"{variant}_seed{seed}" for variant in plan.variants for seed in plan.seeds}
     found = [run for run in RUNS if run.parent == ROOT / "book/runs" / name]
     assert {run.name for run in found} == expected
@@ -122,12 +123,45 @@ def test_the_readme_quotes_the_other_numbers():
     ):
         record = read_run_record(run)
         assert f"{where} | {record['seconds']:.0f} s |" in readme and record["machine"]["threads"] == 1
+    shipped = read_run_record(SHIPPED)
+    assert (
+        f"in bf16, one thread of an AMD EPYC | {shipped['seconds']:.0f} s (seed {shipped['seed']}) |"
+        in readme
+    )
+    assert shipped["machine"]["cpu"] == "AMD EPYC" and shipped["machine"]["threads"] == 1
 
 
-def test_the_readme_quotes_the_answer_of_the_shipped_model(capsys):
-    assert main(["predict", SENTENCE, "--json"]) == 0
+def test_the_readme_says_what_the_shipped_model_is():
+    readme, files = (ROOT / "README.md").read_text(), list(SHIPPED.glob("*.safetensors"))
+    weights = sum(value.numel() for value in read_weights(SHIPPED / "model.safetensors").values())
+    megabytes = sum(path.stat().st_size for path in files) / 1e6
+    assert len(files) == 3 and f"class *{read_run_record(SHIPPED)['class']}*" in readme
+    assert (
+        f"{weights / 1e6:.1f} million weights in half precision, {megabytes:.0f} MB in three files" in readme
+    )
+    seeds = [ROOT / "book/runs" / f"sst2_taught{suffix}" for suffix in ("", "_seed1", "_seed2")]
+    mean, half = mean_interval([last_validation(run).accuracy for run in seeds])
+    test = read_evaluations(SHIPPED)["test"]
+    low, high = wilson_interval(round(test["accuracy"] * test["n"]), test["n"])
+    assert "The goal, 90 %, is not reached" in readme and max(mean, test["accuracy"]) < 0.9
+    assert "the intervals of its validation mean and of its test result hold 90 %" in readme
+    assert low <= 0.9 <= high and mean - half <= 0.9 <= mean + half
+
+
+@pytest.mark.parametrize(
+    "run, wording", [(SHIPPED, "It answers *{}*"), (SCRATCH, "validation) answers *{}*")]
+)
+def test_the_readme_quotes_the_answers_of_two_models(run, wording, capsys):
+    assert main(["predict", SENTENCE, "--json", "--run", str(run)]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert f"It answers *{answer['label']}*" in (ROOT / "README.md").read_text()
+    assert wording.format(answer["label"]) in (ROOT / "README.md").read_text()
+
+
+def test_predict_asks_the_shipped_model(capsys):
+    for run in ([], ["--run", str(SHIPPED)]):
+        assert main(["predict", SENTENCE, "--json", *run]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
 
 
 @pytest.mark.skipif(not sst2_is_present(), reason="SST-2 is not on this machine")
