@@ -1093,12 +1093,14 @@ def test_layer_decay_scales_the_rate():
 
 # chapters/day09_sprint.md · An average of the weights
 def test_a_run_repeats_whole_sentences_but_counts_words_once():
-    once = RunConfig("x", DataConfig("toy", train_size=50, min_frequency=2), ModelConfig(500, 8, 2, 12))
+    once = RunConfig("x", DataConfig("toy", train_size=50, min_frequency=8), ModelConfig(500, 8, 2, 12))
     often = replace(once, data=replace(once.data, sentences=3))
     (first, tokenizer, before, _), (second, other, after, _) = prepare(once), prepare(often)
     assert after.texts == before.texts + 2 * after.texts[50 : 50 + (len(after) - 50) // 2]
     assert len(after) > 50 and set(after.texts) == set(before.texts)
     assert tokenizer.vocabulary.tokens == other.vocabulary.tokens and first.model == second.model
+    counted = Vocabulary.from_texts(after.texts, min_frequency=8, max_size=500)
+    assert len(counted) > len(other.vocabulary), "or the line above could not fail"
 
 
 # chapters/day09_sprint.md · An average of the weights
