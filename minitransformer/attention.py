@@ -217,8 +217,9 @@ def attention_gradients(
     """
     grad_weights = grad_out @ v.transpose(-2, -1)
     average = (weights * grad_weights).sum(-1, keepdim=True)
-    grad_scores = weights * (grad_weights - average) / math.sqrt(q.size(-1))
-    return grad_scores @ k, grad_scores.transpose(-2, -1) @ q, weights.transpose(-2, -1) @ grad_out
+    grad_scores = weights * (grad_weights - average)
+    scaled = grad_scores / math.sqrt(q.size(-1))
+    return scaled @ k, scaled.transpose(-2, -1) @ q, weights.transpose(-2, -1) @ grad_out
 
 
 # chapters/day11_deeper.md · The function, without autograd

@@ -95,7 +95,13 @@ def mask_tokens(
 # chapters/day09_sprint.md · The corpus
 @dataclass(frozen=True)
 class Corpus:
-    """Reviews as one long array of ids (uint16, on disk), where each begins and ends, and their labels (-1: unknown)."""
+    """N ids of R reviews in one long array on disk.
+
+    Attributes:
+        tokens: the ids, uint16, shape [N].
+        spans: where each review begins and ends among them, shape [R, 2].
+        labels: 0, 1, or -1 for unknown, shape [R].
+    """
 
     tokens: np.ndarray
     spans: np.ndarray

@@ -284,6 +284,25 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 
 # chapters/day09_sprint.md · An average of the weights
+def read_run_record(folder: str | Path) -> dict[str, Any]:
+    """What `run.json` of a folder says.
+
+    Raises:
+        ValueError: one sentence, if the folder does not hold a finished run.
+    """
+    path = Path(folder, "run.json")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(f"{folder} does not hold a finished run: there is no run.json in it") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not the record of a run: {error}") from None
+    if not isinstance(record, dict) or "class" not in record:
+        raise ValueError(f"{path} is not the record of a run: it names no class")
+    return record
+
+
+# chapters/day09_sprint.md · The models label sentences
 def read_labelled(folder: str | Path, confidence: float) -> Examples:
     """The sentences in a folder whose label, given by other models, has at least the probability `confidence`.
 
@@ -307,7 +326,7 @@ def read_labelled(folder: str | Path, confidence: float) -> Examples:
     return balanced(sure, f"{folder}, for data.confidence {confidence}")
 
 
-# chapters/day09_sprint.md · An average of the weights
+# chapters/day09_sprint.md · The models label sentences
 def balanced(rows: Sequence[tuple[str, int]], source: str) -> Examples:
     """As many rows of label 0 as of label 1, the first of each, in their order; a ValueError if one has none."""
     size = min(sum(label == each for _, label in rows) for each in (0, 1))
@@ -321,29 +340,10 @@ def balanced(rows: Sequence[tuple[str, int]], source: str) -> Examples:
     return Examples([text for text, _ in kept], [y for _, y in kept], f"{len(kept)} labelled sentences")
 
 
-# chapters/day09_sprint.md · An average of the weights
+# chapters/day09_sprint.md · The models label sentences
 def sureness(positive: float) -> float:
     """The probability of the likelier of two labels."""
     return max(positive, 1 - positive)
-
-
-# chapters/day09_sprint.md · An average of the weights
-def read_run_record(folder: str | Path) -> dict[str, Any]:
-    """What `run.json` of a folder says.
-
-    Raises:
-        ValueError: one sentence, if the folder does not hold a finished run.
-    """
-    path = Path(folder, "run.json")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise ValueError(f"{folder} does not hold a finished run: there is no run.json in it") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not the record of a run: {error}") from None
-    if not isinstance(record, dict) or "class" not in record:
-        raise ValueError(f"{path} is not the record of a run: it names no class")
-    return record
 
 
 # chapters/day10_report.md · What a reading leaves behind

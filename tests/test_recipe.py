@@ -90,10 +90,12 @@ def test_reproduce_from_text_to_report():
         )
         config, model, tokenizer = load_run(folder / "model")
         assert config.initial == "encoder" and len(tokenizer.vocabulary) == model.config.vocab_size
-        before = {path: path.read_bytes() for path in sorted(folder.glob("**/*.json*"))}
+        before = {path: path.read_bytes() for path in sorted(folder.glob("**/*")) if path.is_file()}
+        assert any(path.suffix == ".safetensors" for path in before), "weights are among them"
         with redirect_stdout(StringIO()):
             assert reproduce(plan, folder).read_text() == text, "a finished recipe stays"
-        assert {path: path.read_bytes() for path in sorted(folder.glob("**/*.json*"))} == before
+        after = {path: path.read_bytes() for path in sorted(folder.glob("**/*")) if path.is_file()}
+        assert after == before, "not a byte changes"
         other = next(run for run in runs if run != chosen)
         module = inspect.unwrap(reproduce).__globals__  # where it looks up what it calls
         with patch.dict(module, {"best_run": lambda _: other}), redirect_stdout(StringIO()):
