@@ -214,6 +214,7 @@ _HOMES = {
     "furthest": "train",
     "origin": "train",
     "finished_identity": "train",
+    "disagreement": "train",
     "BOTTOM": "train",
     "mask_tokens": "pretrain",
     "Corpus": "pretrain",

@@ -90,7 +90,8 @@ class TrainingConfig:
     A batch is worked through in `micro_batches` parts. `warmup` is the share of all updates over which the rate
     rises from zero. With a `layer_decay` below 1 each layer gets that share of the rate of the layer above it. With
     an `ema` above 0 the run ends with an exponential moving average of its weights, which keeps that share of the old
-    average in every step. With `compile` PyTorch's compiler translates the encoder at the first batch. After
+    average in every step. With an `r_drop` above 0 each batch passes twice, and the loss grows by so many times
+    the `disagreement` of the two answers. With `compile` PyTorch's compiler translates the encoder at the first batch. After
     `max_skipped` updates in a row without a finite loss and gradient the run stops. Every `log_every`-th update gets
     a record; every `checkpoint_every`-th, and the last of an epoch, a checkpoint.
     """
@@ -112,6 +113,7 @@ class TrainingConfig:
     layer_decay: float = 1.0
     ema: float = 0.0
     compile: bool = False
+    r_drop: float = 0.0
 
     def __post_init__(self) -> None:
         check_training(self)
@@ -135,6 +137,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_run(self.name, self.seed, self.model)
+        alike = self.training.r_drop > 0 and self.model.dropout == 0  # two passes without dropout are one
+        require(not alike, "training.r_drop", self.training.r_drop, "0 where model.dropout is 0")
         both = self.initial is not None and self.data.tokenizer is not None
         require(
             not both,
@@ -334,13 +338,14 @@ def check_reading(config: PretrainConfig) -> None:
     longest = config.model.max_length - 2
     in_chunk = f"in 1 … {longest} (model.max_length less two for [CLS] and [SEP])"
     weight, vocab_size = config.label_weight, config.model.vocab_size
-    parts = config.training.micro_batches
+    parts, twice = config.training.micro_batches, config.training.r_drop
     require(config.corpus in ("imdb", "toy"), "corpus", config.corpus, "'imdb' or 'toy'")
     require(1 <= config.chunk_length <= longest, "chunk_length", config.chunk_length, in_chunk)
     require(config.held_out >= 1, "held_out", config.held_out, "at least 1")
     require(0 < config.mask_rate < 1, "mask_rate", config.mask_rate, "a share in (0, 1)")
     require(0 <= weight < math.inf, "label_weight", weight, "finite and not negative")
     require(parts == 1, "training.micro_batches", parts, "1 when pretraining")
+    require(twice == 0, "training.r_drop", twice, "0 when pretraining")
     require(
         vocab_size <= 2**16, "model.vocab_size", vocab_size, "at most 65536, the ids that 16 bits can hold"
     )
@@ -370,6 +375,7 @@ def check_training(settings: TrainingConfig) -> None:
     for name in ("epochs", "batch_size", "micro_batches", "max_skipped", "log_every", "checkpoint_every"):
         require(getattr(settings, name) >= 1, f"training.{name}", getattr(settings, name), "at least 1")
     rate, decay, norm = settings.learning_rate, settings.weight_decay, settings.max_grad_norm
+    require(0 <= settings.r_drop < math.inf, "training.r_drop", settings.r_drop, "finite and not negative")
     require(0 < rate < math.inf, "training.learning_rate", rate, "positive and finite")
     require(0 <= decay < math.inf, "training.weight_decay", decay, "finite and not negative")
     require(norm > 0, "training.max_grad_norm", norm, "positive (.inf never clips)")

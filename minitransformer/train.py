@@ -64,6 +64,7 @@ __all__ = [
     "choose_device",
     "cut",
     "depth_of",
+    "disagreement",
     "end_epoch",
     "finish",
     "finished_identity",
@@ -125,7 +126,7 @@ def require_finite(name: str, value: Tensor, step: int) -> None:
         )
 
 
-# chapters/day06_engineering.md · `train_step`, complete
+# chapters/day09_sprint.md · Two passes that agree
 def train_step(
     model: nn.Module,
     batch: dict[str, Tensor],
@@ -135,25 +136,30 @@ def train_step(
     micro_batches: int = 1,
     autocast: str = "off",
     scaler: torch.amp.GradScaler | None = None,
+    r_drop: float = 0.0,
 ) -> StepResult:
     """One update from one batch of `minitransformer.data.collate`, worked through in `micro_batches` parts.
 
-    The gradient is that of the mean over the whole batch, however it is cut. A loss or gradient norm that is
-    not finite skips the update: no weight changes, and the result says so.
+    The gradient is that of the mean over the whole batch, however it is cut. With an `r_drop` above 0 each part
+    passes twice, and `r_drop` times their `disagreement` is added (Liang et al., 2021), but not to the reported loss.
+    A loss or gradient norm that is not finite skips the update: no weight changes, and the result says so.
     """
     device = next(model.parameters()).device
     scaler = make_scaler(device, autocast) if scaler is None else scaler
     size, losses, correct = len(batch["labels"]), [], 0
     optimizer.zero_grad()
     for part in split_batch(batch, micro_batches):
-        part = {name: value.to(device) for name, value in part.items()}
-        with autocast_on(device, autocast):
-            logits = model(part["input_ids"], part["attention_mask"])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, part["labels"], reduction="sum") / size
-        scaler.scale(loss).backward()
+        part, answers = {name: value.to(device) for name, value in part.items()}, []
+        for _ in range(2 if r_drop > 0 else 1):
+            with autocast_on(device, autocast):
+                logits = model(part["input_ids"], part["attention_mask"])
+            answers.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+        loss = (
+            torch.stack([F.cross_entropy(a, part["labels"], reduction="sum") for a in answers]).mean() / size
+        )
+        scaler.scale(loss + (r_drop * disagreement(*answers) / size if r_drop > 0 else 0)).backward()
         losses.append(loss.detach())
-        correct += int((logits.argmax(-1) == part["labels"]).sum())
+        correct += int((answers[0].argmax(-1) == part["labels"]).sum())
     scaler.unscale_(optimizer)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
     mean_loss = float(sum(losses))
@@ -264,6 +270,7 @@ class ClassificationObjective:
             settings.micro_batches,
             settings.autocast,
             state.scaler,
+            settings.r_drop,
         )
 
     def evaluate(self, model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
@@ -840,6 +847,14 @@ def finished_identity(folder: Path, config: RunConfig, *data: Examples) -> dict[
     sources = replace(saved.data, tokenizer=config.data.tokenizer, extra=config.data.extra)
     here = replace(saved, initial=config.initial, data=sources)
     return identity(here, *data) | {"initial": start.get("sha256")}
+
+
+# chapters/day09_sprint.md · Two passes that agree
+def disagreement(first: Float[Tensor, "B K"], second: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """Half the sum of both Kullback-Leibler divergences between two answers (logits), added up over the batch."""
+    p, q = first.log_softmax(-1), second.log_softmax(-1)
+    both = F.kl_div(q, p, reduction="sum", log_target=True) + F.kl_div(p, q, reduction="sum", log_target=True)
+    return both / 2
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked

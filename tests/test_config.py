@@ -340,10 +340,18 @@ def test_check_run_refuses():
 
 # chapters/day09_sprint.md · Weights and tokenizer from a folder
 def test_training_config_refuses_new_settings():
-    for change in ({"layer_decay": 0.0}, {"layer_decay": 1.5}, {"ema": 1.0}, {"ema": -0.1}, {"warmup": 1.0}):
+    wrong = {"layer_decay": 0.0}, {"layer_decay": 1.5}, {"ema": 1.0}, {"ema": -0.1}, {"warmup": 1.0}
+    for change in (*wrong, {"r_drop": -1.0}, {"r_drop": math.inf}):
         try:
             TrainingConfig(**change)
             raise AssertionError(change)
         except ValueError as error:
             assert f"training.{next(iter(change))}" in str(error), error
-    check_training(TrainingConfig(layer_decay=0.5, ema=0.99))
+    check_training(TrainingConfig(layer_decay=0.5, ema=0.99, r_drop=1.0))
+    twice = TrainingConfig(r_drop=1.0)
+    RunConfig("twice", DataConfig("toy"), ModelConfig(50, dropout=0.1), twice)
+    try:
+        RunConfig("twice", DataConfig("toy"), ModelConfig(50, dropout=0.0), twice)
+        raise AssertionError("without dropout")
+    except ValueError as error:
+        assert "training.r_drop" in str(error) and "model.dropout" in str(error), error

@@ -300,6 +300,7 @@ def test_pretrain_config_refuses():
         ({"mask_rate": 1.0}, "mask_rate"),
         ({"label_weight": -1.0}, "label_weight"),
         ({"training": TrainingConfig(micro_batches=2)}, "training.micro_batches"),
+        ({"training": TrainingConfig(r_drop=1.0)}, "training.r_drop"),
         ({"model": ModelConfig(vocab_size=70_000, d_model=8, num_heads=2)}, "model.vocab_size"),
         ({"name": "a/b"}, "name"),
     ]:

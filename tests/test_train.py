@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minitransformer import config as newest
 from minitransformer.config import DataConfig, RunConfig, SearchConfig, TrainingConfig, load_config
-from minitransformer.data import Examples, make_loader
+from minitransformer.data import Examples, load_examples, make_loader
 from minitransformer.evaluate import Metrics, evaluate
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.runs import (
@@ -53,6 +53,7 @@ from minitransformer.train import (
     choose_device,
     cut,
     depth_of,
+    disagreement,
     end_epoch,
     finish,
     finite_or_null,
@@ -1173,6 +1174,37 @@ def test_a_run_ends_with_the_average():
     assert all(torch.equal(saved[name], value) for name, value in state.outcome.state_dict().items())
     assert not torch.equal(saved["classifier.weight"], state.model.classifier.weight)
     assert record == asdict(evaluate(state.outcome, measuring)), "it is the average that is validated"
+
+
+# chapters/day09_sprint.md · Two passes that agree
+def test_r_drop():
+    first, second = (torch.tensor([[p, 1 - p]]).log() for p in (0.9, 0.6))
+    by_hand = (0.9 * math.log(1.5) + 0.1 * math.log(0.25) + 0.6 * math.log(2 / 3) + 0.4 * math.log(4)) / 2
+    assert abs(disagreement(first, second).item() - by_hand) < 1e-6 and abs(by_hand - 0.269) < 5e-4
+    assert disagreement(first, first).item() == 0 and disagreement(first, second + 7) == disagreement(
+        second, first
+    )
+
+    batch = next(
+        iter(make_loader(load_examples("toy", "train"), WordTokenizer(Vocabulary(SPECIAL_TOKENS)), 8))
+    )
+    torch.manual_seed(0)
+    model = TransformerForSequenceClassification(ModelConfig(5, 16, 2, 32, 1, 32, dropout=0.3)).train()
+    parts = list(split_batch(batch, 2))
+    torch.manual_seed(1)
+    total = torch.zeros(())
+    for part in parts:
+        one, two = (model(part["input_ids"], part["attention_mask"]) for _ in range(2))
+        labels = part["labels"]
+        total = total + (F.cross_entropy(one, labels) + F.cross_entropy(two, labels)) / 2 * len(labels) / 8
+        p, q = one.softmax(-1), two.softmax(-1)
+        total = total + 3 * ((p - q) * (p / q).log()).sum() / 2 / 8  # both directions at once
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(total, list(model.parameters()))]).norm()
+    torch.manual_seed(1)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    result = train_step(model, batch, optimizer, math.inf, micro_batches=2, r_drop=3.0)
+    assert abs(result.grad_norm / expected.item() - 1) < 1e-4 and result.loss < total.item()
+    assert result.tokens == int(batch["attention_mask"].sum()), "tokens of the batch count once"
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
