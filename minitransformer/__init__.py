@@ -215,6 +215,7 @@ _HOMES = {
     "origin": "train",
     "finished_identity": "train",
     "disagreement": "train",
+    "logits_of": "train",
     "BOTTOM": "train",
     "mask_tokens": "pretrain",
     "Corpus": "pretrain",

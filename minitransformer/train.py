@@ -74,6 +74,7 @@ __all__ = [
     "flat_weights",
     "furthest",
     "identity",
+    "logits_of",
     "make_scaler",
     "measured_step",
     "origin",
@@ -149,11 +150,8 @@ def train_step(
     size, losses, correct = len(batch["labels"]), [], 0
     optimizer.zero_grad()
     for part in split_batch(batch, micro_batches):
-        part, answers = {name: value.to(device) for name, value in part.items()}, []
-        for _ in range(2 if r_drop > 0 else 1):
-            with autocast_on(device, autocast):
-                logits = model(part["input_ids"], part["attention_mask"])
-            answers.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+        part = {name: value.to(device) for name, value in part.items()}
+        answers = [logits_of(model, part, autocast) for _ in range(2 if r_drop > 0 else 1)]
         loss = (
             torch.stack([F.cross_entropy(a, part["labels"], reduction="sum") for a in answers]).mean() / size
         )
@@ -855,6 +853,14 @@ def disagreement(first: Float[Tensor, "B K"], second: Float[Tensor, "B K"]) -> F
     p, q = first.log_softmax(-1), second.log_softmax(-1)
     both = F.kl_div(q, p, reduction="sum", log_target=True) + F.kl_div(p, q, reduction="sum", log_target=True)
     return both / 2
+
+
+# chapters/day09_sprint.md · Two passes that agree
+def logits_of(model: nn.Module, batch: dict[str, Tensor], autocast: str) -> Float[Tensor, "B K"]:
+    """The logits of a batch on the model's device, computed under `autocast` and returned in 32 bits at least."""
+    with autocast_on(batch["input_ids"].device, autocast):
+        logits = model(batch["input_ids"], batch["attention_mask"])
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
