@@ -61,6 +61,7 @@ from minitransformer.train import (
     flat,
     flat_weights,
     identity,
+    logits_of,
     make_scaler,
     measured_step,
     parameter_groups,
@@ -1194,7 +1195,7 @@ def test_r_drop():
     torch.manual_seed(1)
     total = torch.zeros(())
     for part in parts:
-        one, two = (model(part["input_ids"], part["attention_mask"]) for _ in range(2))
+        one, two = (logits_of(model, part, "off") for _ in range(2))
         labels = part["labels"]
         total = total + (F.cross_entropy(one, labels) + F.cross_entropy(two, labels)) / 2 * len(labels) / 8
         p, q = one.softmax(-1), two.softmax(-1)
@@ -1205,6 +1206,7 @@ def test_r_drop():
     result = train_step(model, batch, optimizer, math.inf, micro_batches=2, r_drop=3.0)
     assert abs(result.grad_norm / expected.item() - 1) < 1e-4 and result.loss < total.item()
     assert result.tokens == int(batch["attention_mask"].sum()), "tokens of the batch count once"
+    assert logits_of(model, batch, "bf16").dtype == torch.float32
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
