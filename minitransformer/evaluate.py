@@ -304,7 +304,7 @@ def swap_letters(text: str) -> str:
 # chapters/day10_report.md · Small edits
 EDITS: dict[str, Callable[[str], str]] = {
     "in capitals": str.upper,
-    "without the last full stop": lambda text: text.rstrip(" ."),
+    "without full stops at the end": lambda text: text.rstrip(" ."),
     "with exclamation marks": lambda text: text.rstrip(" .") + " ! ! !",
     "two letters swapped": swap_letters,
     "after 'i think that'": lambda text: "i think that " + text,

@@ -219,9 +219,13 @@ def architecture(config: ModelConfig) -> list[str]:
     width = config.d_model // config.num_heads
     embedding = f"token embedding: {config.vocab_size:,} × {config.d_model}"
     positions = f"+ {config.positions} positions, up to {config.max_length}"
+    later = asdict(config)  # two settings of Day 11
+    more = ", + token types" * (later.get("type_vocab_size", 0) > 0) + ", norm" * later.get(
+        "embedding_norm", False
+    )
     return [
         embedding,
-        positions + (", norm" if asdict(config).get("embedding_norm") else ""),  # a setting of Day 11
+        positions + more,
         f"{config.num_layers} × encoder layer, {'pre-norm' if config.norm_first else 'post-norm'}",
         norm.format(f"self-attention: {config.num_heads} heads of width {width}"),
         norm.format(

@@ -117,6 +117,10 @@ RUN_FILES = (
     "config.json",
     "model.safetensors",
     "report.md",
+    "curves.svg",
+    "architecture.svg",
+    "calibration_validation.svg",
+    "calibration_test.svg",
 )
 
 

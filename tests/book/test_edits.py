@@ -46,7 +46,7 @@ def test_the_counts_do_not_depend_on_the_blocks(size):
     shout = {"changed": 5, "turned": 3, "right_before": 2, "right_after": 3}
     assert found["edits"]["with exclamation marks"] == shout
     stops = {"changed": 2, "turned": 0, "right_before": 2, "right_after": 2}
-    assert found["edits"]["without the last full stop"] == stops
+    assert found["edits"]["without full stops at the end"] == stops
     assert found["edits"]["without commas"]["changed"] == 1
     first = edits.measure(Shouting(), tokenizer, next(edits.blocks(examples, size)))
     assert found["first"] == {key: first[key] for key in ("sentences", "edits")}
