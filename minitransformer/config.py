@@ -137,8 +137,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_run(self.name, self.seed, self.model)
-        alike = self.training.r_drop > 0 and self.model.dropout == 0  # two passes without dropout are one
-        require(not alike, "training.r_drop", self.training.r_drop, "0 where model.dropout is 0")
+        twice = getattr(self.training, "r_drop", 0.0)  # Day 6's own settings have no such field
+        alike = twice > 0 and self.model.dropout == 0  # without dropout, two passes are one
+        require(not alike, "training.r_drop", twice, "0 where model.dropout is 0")
         both = self.initial is not None and self.data.tokenizer is not None
         require(
             not both,
