@@ -213,6 +213,7 @@ _HOMES = {
     "set_random_state": "train",
     "furthest": "train",
     "origin": "train",
+    "fingerprint": "train",
     "finished_identity": "train",
     "disagreement": "train",
     "logits_of": "train",

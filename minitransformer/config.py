@@ -194,16 +194,17 @@ class PretrainConfig:
     """Everything that decides a pretraining run.
 
     Attributes:
-        corpus: "imdb", or "toy" for the generated reviews.
+        corpus: "imdb", "imdb_train" for its 25,000 labelled training reviews alone, or "toy" for generated reviews.
         chunk_length: reviews are read in pieces of at most so many tokens, between [CLS] and [SEP].
         held_out: so many reviews are not read, and serve to measure.
         mask_rate: the share of tokens that is hidden.
         label_weight: how much the loss of the review's label counts beside that of the tokens.
         model: `vocab_size` is an upper bound for the pieces that the tokenizer learns.
+        initial: the folder of an encoder that goes on from where it is, with its own tokenizer.
     """
 
     name: str
-    corpus: Literal["imdb", "toy"]
+    corpus: Literal["imdb", "imdb_train", "toy"]
     model: ModelConfig
     training: TrainingConfig = field(default_factory=TrainingConfig)
     chunk_length: int = 64
@@ -211,6 +212,7 @@ class PretrainConfig:
     mask_rate: float = 0.2
     label_weight: float = 0.0
     seed: int = 0
+    initial: str | None = None
 
     def __post_init__(self) -> None:
         check_run(self.name, self.seed, self.model)
@@ -340,7 +342,8 @@ def check_reading(config: PretrainConfig) -> None:
     in_chunk = f"in 1 … {longest} (model.max_length less two for [CLS] and [SEP])"
     weight, vocab_size = config.label_weight, config.model.vocab_size
     parts, twice = config.training.micro_batches, config.training.r_drop
-    require(config.corpus in ("imdb", "toy"), "corpus", config.corpus, "'imdb' or 'toy'")
+    known = ("imdb", "imdb_train", "toy")
+    require(config.corpus in known, "corpus", config.corpus, f"one of {', '.join(known)}")
     require(1 <= config.chunk_length <= longest, "chunk_length", config.chunk_length, in_chunk)
     require(config.held_out >= 1, "held_out", config.held_out, "at least 1")
     require(0 < config.mask_rate < 1, "mask_rate", config.mask_rate, "a share in (0, 1)")

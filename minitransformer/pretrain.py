@@ -22,21 +22,24 @@ from tqdm import tqdm
 from minitransformer.config import PretrainConfig, TrainingConfig, load_pretrain_config, require, save_config
 from minitransformer.data import EpochSampler, Examples, collate, epoch_batches, load_examples, load_imdb
 from minitransformer.evaluate import Metrics
-from minitransformer.model import TransformerForMaskedLM
+from minitransformer.model import TransformerForMaskedLM, load_initial
 from minitransformer.runs import (
     checksum,
     open_run_folder,
     read_records,
+    read_run_record,
     save_checkpoint,
     write_atomically,
     write_json,
 )
-from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, WordTokenizer
+from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, WordTokenizer, load_tokenizer
 from minitransformer.train import (
     StepResult,
     TrainingState,
     autocast_on,
     choose_device,
+    fingerprint,
+    furthest,
     make_scaler,
     restore,
     run_epochs,
@@ -119,9 +122,10 @@ class Corpus:
 
 # chapters/day09_sprint.md · The corpus
 def load_corpus_texts(name: str) -> Examples:
-    """The texts to read: all 100,000 reviews of "imdb", or made-up reviews of the "toy" grammar."""
-    if name == "imdb":
-        parts = [load_imdb(split) for split in ("train", "test", "unsupervised")]
+    """The texts to read: all 100,000 reviews of "imdb", a quarter of them, or made-up reviews of the "toy" grammar."""
+    splits = {"imdb": ("train", "test", "unsupervised"), "imdb_train": ("train",)}
+    if name in splits:
+        parts = [load_imdb(split) for split in splits[name]]
         texts, labels = [t for p in parts for t in p.texts], [y for p in parts for y in p.labels]
         return Examples(texts, labels, f"IMDB, {len(texts):,} reviews")
     reviews = load_examples("toy", "train")
@@ -310,15 +314,19 @@ class MaskedLMTraining(MaskedLMObjective):
 def prepare_pretraining(
     config: PretrainConfig, folder: Path
 ) -> tuple[PretrainConfig, WordTokenizer, Corpus, Corpus]:
-    """Learn the pieces of words, tokenize the corpus, and hold some reviews back.
+    """Learn the pieces of words (or take those of `initial`), tokenize the corpus, and hold some reviews back.
 
     What an earlier call left in the folder is used again. Returns the config with the vocabulary's actual size, the
     tokenizer, the corpus to read, and the one to measure on.
     """
     examples = load_corpus_texts(config.corpus)
-    tokenizer: WordTokenizer = WordPieceTokenizer.train(
-        examples.texts, config.model.vocab_size, config.model.max_length
-    )
+    size, longest = config.model.vocab_size, config.model.max_length
+    tokenizer: WordTokenizer
+    if config.initial is None:
+        tokenizer = WordPieceTokenizer.train(examples.texts, size, longest)
+    else:
+        tokenizer = load_tokenizer(Path(config.initial, "tokenizer.json"))
+        tokenizer.max_length = longest
     corpus = build_corpus(examples, tokenizer, folder)
     require(
         config.held_out < len(corpus),
@@ -334,10 +342,12 @@ def prepare_pretraining(
 
 # chapters/day09_sprint.md · The settings of a reading, and the run
 def begin_pretraining(config: PretrainConfig, device: torch.device) -> TrainingState:
-    """A model with fresh weights, its optimizer and scaler: the state before the first step."""
+    """A model with fresh or given weights, its optimizer and scaler: the state before the first step."""
     torch.manual_seed(config.seed)
-    model = TransformerForMaskedLM(config.model).to(device)
-    settings = config.training
+    model, settings = TransformerForMaskedLM(config.model), config.training
+    if config.initial is not None:
+        load_initial(model, Path(config.initial, "model.safetensors"))
+    model = model.to(device)
     if settings.compile:
         model.encoder.compile(dynamic=True)  # the objective calls the encoder, never the whole model
     optimizer = torch.optim.AdamW(
@@ -357,10 +367,13 @@ def pretrain(
     device = choose_device(config.training.device)
     folder, settings = open_run_folder(folder, overwrite, resume), config.training
     config, tokenizer, corpus, held_out = prepare_pretraining(config, folder / "corpus")
-    ours = settings_of(config) | {"checksum of the corpus": corpus.checksum}
+    start = {} if config.initial is None else fingerprint(config.initial, "model.safetensors")
+    both = {"checksum of the corpus": corpus.checksum}
+    ours = settings_of(config) | both | {"initial": start.get("sha256")}
     if resume and (folder / "run.json").exists():
+        began = read_run_record(folder).get("initial", {})
         theirs = settings_of(load_pretrain_config(folder / "config.yaml"))
-        same_run(folder, theirs | {"checksum of the corpus": corpus.checksum}, ours)
+        same_run(folder, theirs | both | {"initial": began.get("sha256")}, ours)
         print(f"the run in {folder} is finished")
         return Metrics(**read_records(folder, "epoch")[-1]["validation"])
     state = begin_pretraining(config, device)
@@ -389,6 +402,10 @@ def finish_pretraining(folder: Path, config: PretrainConfig, state: TrainingStat
     assert isinstance(state.model, TransformerForMaskedLM)
     state.model.save_pretrained(folder)
     data = {corpus.source: {"reviews": len(corpus), "sha256": corpus.checksum}}
-    record = run_record(config.name, "read", config.seed, data, state, config.training.autocast)
-    write_json(folder / "run.json", record)
+    kind, start = "read", {}
+    if config.initial is not None:
+        kind = furthest([kind, read_run_record(config.initial)["class"]])
+        start = {"initial": fingerprint(config.initial, "model.safetensors")}
+    record = run_record(config.name, kind, config.seed, data, state, config.training.autocast)
+    write_json(folder / "run.json", record | start)
     return Metrics(**read_records(folder, "epoch")[-1]["validation"])

@@ -66,6 +66,7 @@ __all__ = [
     "depth_of",
     "disagreement",
     "end_epoch",
+    "fingerprint",
     "finish",
     "finished_identity",
     "finite_or_null",
@@ -829,10 +830,14 @@ def origin(config: RunConfig) -> tuple[str, dict[str, Any]]:
     kind = furthest(read_run_record(folder)["class"] for folder in (source, extra) if folder is not None)
     if source is None:
         return kind, {}
-    name = "model.safetensors" if config.initial else "tokenizer.json"
-    content = Path(source, name).read_bytes()
-    start = {"folder": Path(source).name, "file": name, "sha256": hashlib.sha256(content).hexdigest()}
-    return kind, {"initial": start}
+    return kind, {"initial": fingerprint(source, "model.safetensors" if config.initial else "tokenizer.json")}
+
+
+# chapters/day09_sprint.md · An average of the weights
+def fingerprint(folder: str | Path, name: str) -> dict[str, str]:
+    """Which file a run starts from: its folder's name, its own, and the SHA-256 of what is in it."""
+    content = Path(folder, name).read_bytes()
+    return {"folder": Path(folder).name, "file": name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 # chapters/day09_sprint.md · An average of the weights

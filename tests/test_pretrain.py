@@ -55,6 +55,7 @@ from minitransformer.train import (
     StepResult,
     TrainingState,
     begin,
+    fingerprint,
     finished_identity,
     fit,
     identity,
@@ -461,3 +462,35 @@ def test_provenance_names_the_origin():
         content = (reading / "model.safetensors").read_bytes()
         (reading / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert identity(config, examples, examples) != ours, "other weights are another run"
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_a_reading_goes_on_from_another():
+    with tempfile.TemporaryDirectory() as room:
+        first, on = Path(room, "first"), Path(room, "on")
+        pretrain_quietly(pretrain_config(), first)
+        config = pretrain_config(initial=str(first), seed=1)
+        prepared, tokenizer, _, _ = prepare_pretraining(config, Path(room, "corpus"))
+        assert tokenizer.vocabulary.tokens == load_tokenizer(first / "tokenizer.json").vocabulary.tokens
+        state = begin_pretraining(prepared, torch.device("cpu"))
+        theirs, ours = load_file(first / "model.safetensors"), state.model.state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+        record = json.loads((first / "run.json").read_text())
+        (first / "run.json").write_text(json.dumps(record | {"class": "taught"}))
+        with patch.object(MaskedLMTraining, "update", interrupt_after(13)):
+            try:
+                pretrain_quietly(config, on)
+                raise AssertionError("it was not interrupted")
+            except KeyboardInterrupt:
+                pass
+        metrics = pretrain_quietly(config, on, resume=True)
+        found = json.loads((on / "run.json").read_text())
+        assert found["class"] == "taught" and found["initial"] == fingerprint(first, "model.safetensors")
+        assert pretrain_quietly(config, on, resume=True) == metrics, "a finished run stays"
+        save_file(theirs | {"bias": theirs["bias"] + 1}, first / "model.safetensors")
+        try:
+            pretrain_quietly(config, on, resume=True)
+            raise AssertionError("it began with other weights")
+        except ValueError as error:
+            assert "initial" in str(error), error
