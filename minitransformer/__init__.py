@@ -287,6 +287,7 @@ _HOMES = {
     "from_pretrained": "bert",
     "convert": "bert",
     "make_encoder": "recipe",
+    "take_over": "recipe",
     "asked_for": "recipe",
     "film_texts": "recipe",
     "run_of_seed": "recipe",

@@ -404,8 +404,8 @@ class RecipeConfig:
     Attributes:
         train: the config file of the runs on labelled texts; it stands beside the recipe's own file, like `pretrain`.
         seeds: which seeds the runs get.
-        pretrain: the config file of the reading.
-        convert: in its place, the folder or the name on the hub of a BERT.
+        pretrain: the config file of a reading.
+        convert: the folder or the name on the hub of a BERT, in place of a reading; with both, the BERT reads on.
         vocab_size: how many of that BERT's entries are kept; None keeps all.
     """
 
@@ -419,8 +419,8 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         different = len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds)
         require(different, "seeds", self.seeds, "different numbers, one at least")
-        one = (self.pretrain is None) != (self.convert is None)
-        require(one, "pretrain", self.pretrain, "given if convert is not, and null if it is")
+        some = self.pretrain is not None or self.convert is not None
+        require(some, "pretrain", self.pretrain, "given if convert is not")
         least = len(SPECIAL_TOKENS) + 1
         enough = self.vocab_size is None or self.vocab_size >= least
         require(enough, "vocab_size", self.vocab_size, f"at least {least}, or null for all")

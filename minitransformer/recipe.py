@@ -2,6 +2,7 @@
 """The whole recipe, from raw text to the report."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +32,35 @@ __all__ = [
     "make_encoder",
     "reproduce",
     "run_of_seed",
+    "take_over",
     "write_summary",
 ]
 
 
 # chapters/day11_deeper.md · The whole recipe as one command
 def make_encoder(plan: RecipeConfig, folder: Path) -> Path:
-    """The first stage: an encoder that has read, or one taken over from a BERT; done before, it is kept."""
+    """The first stage: an encoder that has read, one taken over from a BERT, or one that was taken over and read on."""
     encoder = folder / "encoder"
-    if plan.pretrain is not None:
-        pretrain(load_pretrain_config(plan.pretrain), encoder, resume=True)
-        return encoder
-    assert plan.convert is not None  # RecipeConfig says so
-    if (encoder / "run.json").is_file():
-        found = read_run_record(encoder)["origin"]
-        same_run(encoder, {"convert": found["source"], "vocab_size": found["vocab_size"]}, asked_for(plan))
-        return encoder
-    texts = film_texts() if plan.vocab_size is not None else []
-    convert(plan.convert, encoder, plan.vocab_size, texts=texts)
+    if plan.pretrain is None:
+        return take_over(plan, encoder)
+    reading = load_pretrain_config(plan.pretrain)
+    if plan.convert is not None:
+        reading = replace(reading, initial=str(take_over(plan, folder / "bert")))
+    pretrain(reading, encoder, resume=True)
     return encoder
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
+def take_over(plan: RecipeConfig, folder: Path) -> Path:
+    """The encoder and the tokenizer of the recipe's BERT, in `folder`; there already, they are kept."""
+    assert plan.convert is not None
+    if (folder / "run.json").is_file():
+        found = read_run_record(folder)["origin"]
+        same_run(folder, {"convert": found["source"], "vocab_size": found["vocab_size"]}, asked_for(plan))
+        return folder
+    texts = film_texts() if plan.vocab_size is not None else []
+    convert(plan.convert, folder, plan.vocab_size, texts=texts)
+    return folder
 
 
 # chapters/day11_deeper.md · The whole recipe as one command

@@ -12,8 +12,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from safetensors.torch import load_file
 
-from minitransformer.config import RecipeConfig, load_recipe
+from minitransformer.config import RecipeConfig, load_config, load_pretrain_config, load_recipe, save_config
 from minitransformer.data import Examples, toy_reviews
 from minitransformer.evaluate import mean_interval
 from minitransformer.model import read_model_config
@@ -25,6 +26,7 @@ from minitransformer.recipe import (
     make_encoder,
     reproduce,
     run_of_seed,
+    take_over,
     write_summary,
 )
 from minitransformer.report import last_validation, percent
@@ -149,12 +151,33 @@ def test_reproduce_from_a_bert_to_report():
 
 
 # chapters/day11_deeper.md · The whole recipe as one command
+def test_make_encoder_reads_on():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = taught_recipe(folder)
+        reading = load_pretrain_config(folder / "reading.yaml")
+        model = replace(load_config(folder / "run.yaml").model, dropout=0.0)
+        save_config(replace(reading, model=model), folder / "reading.yaml")
+        path.write_text(path.read_text() + "pretrain: reading.yaml\n")
+        plan = load_recipe(path)
+        with redirect_stdout(StringIO()):
+            encoder = make_encoder(plan, folder / "out")
+            assert make_encoder(plan, folder / "out") == encoder == folder / "out/encoder", "both are kept"
+        assert read_run_record(encoder)["class"] == "taught" and read_run_record(encoder)["steps"] > 0
+        source = (folder / "out/bert/model.safetensors").read_bytes()
+        assert read_run_record(encoder)["initial"]["sha256"] == hashlib.sha256(source).hexdigest()
+        before, after = (
+            load_file(folder / "out" / each / "model.safetensors") for each in ("bert", "encoder")
+        )
+        assert all((before[key] != after[key]).any() for key in before if "embedding" in key), "it has read"
+
+
+# chapters/day11_deeper.md · The whole recipe as one command
 def test_recipes_are_checked_before_any_work():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for text, word in [
             ("", "pretrain must be given if convert is not"),
-            ("pretrain: reading.yaml\nconvert: some/bert", "null if it is"),
             ("pretrain: missing.yaml", "there is no config file"),
             ("convert: some/bert\nvocab_size: 3", "vocab_size must be at least 6"),
             ("pretrain: run.yaml", "run.yaml"),
@@ -178,7 +201,9 @@ def test_an_encoder_is_kept_only_if_it_is_the_one_asked_for():
         write_json(
             encoder / "run.json", {"class": "taught", "origin": asked_for(plan) | {"source": "some/bert"}}
         )
-        assert make_encoder(plan, Path(name)) == encoder, "done before, it is kept"
+        assert make_encoder(plan, Path(name)) == take_over(plan, encoder) == encoder, (
+            "done before, it is kept"
+        )
         stops_with(
             lambda: make_encoder(replace(plan, vocab_size=91), Path(name)), "vocab_size is 90 there, 91 here"
         )
