@@ -100,7 +100,7 @@ def cost_rows(folder: Path, runs: Sequence[Path]) -> list[list[object]]:
     rows: list[list[object]] = []
     for stage in (folder / "encoder", *runs):
         record = read_run_record(stage)
-        if "seconds" in record:
+        if "seconds" in record:  # an encoder that was only taken over cost no time worth a line
             speed, where = record["tokens_per_second"], device_name(record)
             rows.append(
                 [stage.name, f"{record['seconds']:,.0f}", f"{record['tokens']:,}", f"{speed:,}", where]

@@ -856,6 +856,7 @@ def finished_identity(folder: Path, config: RunConfig, *data: Examples) -> dict[
 def disagreement(first: Float[Tensor, "B K"], second: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
     """Half the sum of both Kullback-Leibler divergences between two answers (logits), added up over the batch."""
     p, q = first.log_softmax(-1), second.log_softmax(-1)
+    # kl_div takes them the other way round: kl_div(q, p) is KL(p || q)
     both = F.kl_div(q, p, reduction="sum", log_target=True) + F.kl_div(p, q, reduction="sum", log_target=True)
     return both / 2
 

@@ -162,7 +162,10 @@ def test_make_encoder_reads_on():
         plan = load_recipe(path)
         with redirect_stdout(StringIO()):
             encoder = make_encoder(plan, folder / "out")
-            assert make_encoder(plan, folder / "out") == encoder == folder / "out/encoder", "both are kept"
+            files = [folder / "out" / each / "model.safetensors" for each in ("bert", "encoder")]
+            written = [file.stat().st_mtime_ns for file in files]
+            assert make_encoder(plan, folder / "out") == encoder == folder / "out/encoder"
+            assert [file.stat().st_mtime_ns for file in files] == written, "both are kept"
         assert read_run_record(encoder)["class"] == "taught" and read_run_record(encoder)["steps"] > 0
         source = (folder / "out/bert/model.safetensors").read_bytes()
         assert read_run_record(encoder)["initial"]["sha256"] == hashlib.sha256(source).hexdigest()

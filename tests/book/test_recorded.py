@@ -141,7 +141,7 @@ def test_the_readme_says_what_the_shipped_model_is():
         f"{weights / 1e6:.1f} million weights in half precision, {megabytes:.0f} MB in three files" in readme
     )
     seeds = [ROOT / "book/runs" / f"sst2_taught{suffix}" for suffix in ("", "_seed1", "_seed2")]
-    mean, half = mean_interval([last_validation(run).accuracy for run in seeds])
+    mean, _ = mean_interval([last_validation(run).accuracy for run in seeds])
     test = read_evaluations(SHIPPED)["test"]
     low, high = wilson_interval(round(test["accuracy"] * test["n"]), test["n"])
     assert "*Taught* reaches the goal, 90 %, on both splits." in readme
