@@ -148,7 +148,9 @@ def test_the_readme_says_what_the_shipped_model_is():
     low, _ = wilson_interval(round(test["accuracy"] * test["n"]), test["n"])
     assert "*Taught* reaches the goal, 90 %, on both splits: the interval of its test result" in readme
     assert min(mean, test["accuracy"]) >= 0.9
-    assert "the interval of its test result lies above it, that of its validation mean still holds it" in readme
+    assert (
+        "the interval of its test result lies above it, that of its validation mean still holds it" in readme
+    )
     assert low > 0.9 > mean - half
     before = read_evaluations(ROOT / "book/runs/transfer/plain_seed1")["test"]
     assert f"(`book/runs/transfer/plain_seed1`), {100 * before['accuracy']:.1f} %" in readme
@@ -158,7 +160,9 @@ def test_the_taught_runs_follow_their_plan():
     """Their settings are those of the config, and they start from the recorded reading."""
     planned = load_config(ROOT / "configs/sst2_taught.yaml")
     reading = ROOT / "book/runs/read_on"
-    assert load_pretrain_config(reading / "config.yaml") == load_pretrain_config(ROOT / "configs/read_on.yaml")
+    assert load_pretrain_config(reading / "config.yaml") == load_pretrain_config(
+        ROOT / "configs/read_on.yaml"
+    )
     runs = [ROOT / "book/runs" / f"sst2_taught{suffix}" for suffix in ("", "_seed1", "_seed2")]
     for seed, run in enumerate(runs):
         assert load_config(run / "config.yaml") == replace(planned, seed=seed)
