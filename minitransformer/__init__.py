@@ -104,6 +104,7 @@ _HOMES = {
     "classify": "evaluate",
     "mean_interval": "evaluate",
     "mcnemar": "evaluate",
+    "gain_of_runs": "evaluate",
     "NEGATIONS": "evaluate",
     "CONTRASTS": "evaluate",
     "traits": "evaluate",

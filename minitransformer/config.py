@@ -341,15 +341,16 @@ def check_reading(config: PretrainConfig) -> None:
     longest = config.model.max_length - 2
     in_chunk = f"in 1 … {longest} (model.max_length less two for [CLS] and [SEP])"
     weight, vocab_size = config.label_weight, config.model.vocab_size
-    parts, twice = config.training.micro_batches, config.training.r_drop
+    unused = {"micro_batches": 1, "r_drop": 0, "ema": 0, "layer_decay": 1}  # and their neutral values
     known = ("imdb", "imdb_train", "toy")
     require(config.corpus in known, "corpus", config.corpus, f"one of {', '.join(known)}")
     require(1 <= config.chunk_length <= longest, "chunk_length", config.chunk_length, in_chunk)
     require(config.held_out >= 1, "held_out", config.held_out, "at least 1")
     require(0 < config.mask_rate < 1, "mask_rate", config.mask_rate, "a share in (0, 1)")
     require(0 <= weight < math.inf, "label_weight", weight, "finite and not negative")
-    require(parts == 1, "training.micro_batches", parts, "1 when pretraining")
-    require(twice == 0, "training.r_drop", twice, "0 when pretraining")
+    for name, neutral in unused.items():
+        value = getattr(config.training, name)
+        require(value == neutral, f"training.{name}", value, f"{neutral} when pretraining")
     require(
         vocab_size <= 2**16, "model.vocab_size", vocab_size, "at most 65536, the ids that 16 bits can hold"
     )

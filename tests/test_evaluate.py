@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day10_report.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day10_report.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.evaluate`."""
 
 import math
@@ -23,6 +23,7 @@ from minitransformer.evaluate import (
     confusion_matrix,
     difference_interval,
     evaluate,
+    gain_of_runs,
     group_names,
     mcnemar,
     mean_interval,
@@ -208,6 +209,23 @@ def test_mcnemar_counts_the_tail_of_a_fair_coin() -> None:
         raise AssertionError("two different sets of sentences were compared")
     except ValueError as error:
         assert "1 and 2" in str(error)
+
+
+# chapters/day09_sprint.md · What each ingredient gives
+def test_gain_of_runs():
+    before = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)  # 1/4 and 2/4 right
+    after = np.array([[1, 1, 1, 0], [1, 1, 1, 1]], dtype=bool)  # 3/4 and 4/4
+    gain, by_seeds, by_sentences = gain_of_runs(before, after)
+    # variances 1/32 each, over two runs: spread √(1/32); Student's factor for 2 degrees of freedom is 4.303
+    # by sentence 0, 1/2, 1, 1/2: deviation √(1/6), over four sentences
+    assert gain == 0.5 and abs(by_seeds - 4.3027 * math.sqrt(1 / 32)) < 1e-4
+    assert abs(by_sentences - 1.96 * math.sqrt(1 / 6) / 2) < 1e-9
+    for wrong in (after[:, :3], after[:1]):
+        try:
+            gain_of_runs(before, wrong)
+            raise AssertionError(wrong.shape)
+        except ValueError as error:
+            assert "equal shapes" in str(error)
 
 
 # chapters/day10_report.md · What a reading leaves behind

@@ -249,6 +249,17 @@ def interrupt_after(steps: int) -> Callable:
 
 
 # chapters/day09_sprint.md · The settings of a reading, and the run
+def pretrain_interrupted(config: PretrainConfig, folder: Path, steps: int) -> None:
+    """Start a reading, and interrupt it after so many steps."""
+    with patch.object(MaskedLMTraining, "update", interrupt_after(steps)):
+        try:
+            pretrain_quietly(config, folder)
+            raise AssertionError("it was not interrupted")
+        except KeyboardInterrupt:
+            pass
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
 def test_pretraining_learns_and_resumes():
     config = pretrain_config()
     with tempfile.TemporaryDirectory() as folder:
@@ -258,12 +269,7 @@ def test_pretraining_learns_and_resumes():
         assert metrics.loss < first - 0.5, "the held-out loss falls"
         record = json.loads((whole / "run.json").read_text())
         assert record["class"] == "read" and record["steps"] > 13
-        with patch.object(MaskedLMTraining, "update", interrupt_after(13)):
-            try:
-                pretrain_quietly(config, parts)
-                raise AssertionError("it was not interrupted")
-            except KeyboardInterrupt:
-                pass
+        pretrain_interrupted(config, parts, 13)
         assert pretrain_quietly(config, parts, resume=True) == metrics
         mine, theirs = (load_file(path / "model.safetensors") for path in (whole, parts))
         assert all(torch.equal(mine[name], theirs[name]) for name in mine), "bit for bit"
@@ -302,6 +308,8 @@ def test_pretrain_config_refuses():
         ({"label_weight": -1.0}, "label_weight"),
         ({"training": TrainingConfig(micro_batches=2)}, "training.micro_batches"),
         ({"training": TrainingConfig(r_drop=1.0)}, "training.r_drop"),
+        ({"training": TrainingConfig(ema=0.5)}, "training.ema must be 0"),
+        ({"training": TrainingConfig(layer_decay=0.5)}, "training.layer_decay must be 1"),
         ({"model": ModelConfig(vocab_size=70_000, d_model=8, num_heads=2)}, "model.vocab_size"),
         ({"name": "a/b"}, "name"),
     ]:
@@ -478,12 +486,7 @@ def test_a_reading_goes_on_from_another():
 
         record = json.loads((first / "run.json").read_text())
         (first / "run.json").write_text(json.dumps(record | {"class": "taught"}))
-        with patch.object(MaskedLMTraining, "update", interrupt_after(13)):
-            try:
-                pretrain_quietly(config, on)
-                raise AssertionError("it was not interrupted")
-            except KeyboardInterrupt:
-                pass
+        pretrain_interrupted(config, on, 13)
         metrics = pretrain_quietly(config, on, resume=True)
         found = json.loads((on / "run.json").read_text())
         assert found["class"] == "taught" and found["initial"] == fingerprint(first, "model.safetensors")

@@ -157,7 +157,7 @@ def test_the_readme_says_what_the_shipped_model_is():
 
 
 def test_the_taught_runs_follow_their_plan():
-    """Their settings are those of the config, and they start from the recorded reading."""
+    """Their settings are those of the config, and all start from the same weights, in a folder named like the reading."""
     planned = load_config(ROOT / "configs/sst2_taught.yaml")
     reading = ROOT / "book/runs/read_on"
     assert load_pretrain_config(reading / "config.yaml") == load_pretrain_config(
