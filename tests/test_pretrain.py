@@ -435,9 +435,10 @@ def test_compile_keeps_names_and_is_used():
         (begin_pretraining, MaskedLMTraining(), TrainingConfig()),
         (begin, ClassificationObjective(), TrainingConfig(ema=0.5)),
     ]:
-        config = pretrain_config(training=settings)
+        config = pretrain_config()
         if ready is begin:
-            config = RunConfig("run", data, config.model, settings)
+            config = RunConfig("run", data, config.model)
+        config = replace(config, training=settings)
         with patch.object(torch, "compile", stand_in):
             plain = ready(config, cpu)
             state = ready(replace(config, training=replace(settings, compile=True)), cpu)
