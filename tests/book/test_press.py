@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -200,16 +199,6 @@ def test_orphans_are_deleted_and_other_files_stay(tmp_path):
     assert moved == {"minitransformer/old.py": "deleted", "tests/test_old.py": "deleted"}
     assert files_on_disk(tmp_path) == {p: t for p, t in before.items() if "old" not in p}
     assert (tmp_path / "tests/book/test_by_hand.py").exists()
-
-
-def test_the_whole_book_is_pressed_in_under_two_seconds():
-    """Processor time, the best of three: other work on the machine does not count."""
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        tangle(read_book(read_chapters()))
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 2, seconds
 
 
 # --- bad input: one sentence, exit code 2, nothing written ----------------------------------------------------------
