@@ -21,7 +21,7 @@ lint: $(STAMP)           ## style and types
 	$(BIN)/mypy
 
 unit: $(STAMP)           ## the tests that the chapters export, and the hand-written ones
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 chapters: $(STAMP)       ## every chapter, top to bottom, from its Markdown source
 	OMP_NUM_THREADS=1 $(BIN)/pytest --nbmake -n 2 --durations=0 chapters

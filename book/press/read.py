@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -102,8 +103,16 @@ def read_chapters(folder: Path = CHAPTERS, through: int | None = None) -> list[C
 def read_chapter(path: Path) -> Chapter:
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PressError(f"{relative(path)} cannot be parsed: {' '.join(str(error).split())}") from None
+    return parsed_chapter(path, text)
+
+
+@cache  # the text is part of the key: a chapter that has changed is parsed anew
+def parsed_chapter(path: Path, text: str) -> Chapter:
+    try:
         notebook = myst_to_notebook(text, code_directive="{code-cell}", add_source_map=True)
-    except (MystMetadataParsingError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (MystMetadataParsingError, yaml.YAMLError) as error:
         raise PressError(f"{relative(path)} cannot be parsed: {' '.join(str(error).split())}") from None
     day, module, about = front_matter(path, notebook.metadata)
     cells: list[Cell] = []

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import distributed, scaling, speed
 from book.press.floors import ROOT
+from book.press.write import files_on_disk
 from minitransformer.attention import padding_mask
 from minitransformer.model import ModelConfig
 
@@ -189,3 +190,14 @@ def test_bad_sizes_are_one_sentence(module, arguments, complaint, monkeypatch, c
     with pytest.raises(SystemExit, match="2"):
         module.main()
     assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_press_prints_every_row():
+    done = run("press", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    count = len(files_on_disk(ROOT))
+    names, seconds = zip(*cells(done.stdout), strict=True)
+    assert names == ("reading the chapters", f"tangling them into {count} files")
+    assert all(re.fullmatch(r"\d+\.\d\d", value) for value in seconds)
+    refused = run("press", "--rounds", "0")
+    assert refused.returncode == 2 and "--rounds must be at least 1" in refused.stderr
