@@ -1,0 +1,268 @@
+"""Wrong implementations that once passed every test; each test here fails on one kind of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minitransformer.attention import masked_softmax, scaled_dot_product_attention
+from minitransformer.config import DataConfig, PretrainConfig, RunConfig, TrainingConfig
+from minitransformer.encoder import TransformerEncoder
+from minitransformer.model import ModelConfig, TransformerForMaskedLM
+from minitransformer.pretrain import MaskedLMObjective, MaskedLMTraining, begin_pretraining, mask_tokens
+from minitransformer.recipe import best_run
+from minitransformer.runs import write_json
+from minitransformer.tokenizer import (
+    SPECIAL_TOKENS,
+    Vocabulary,
+    WordPieceTokenizer,
+    WordTokenizer,
+    load_tokenizer,
+)
+from minitransformer.train import TrainingState, begin, origin
+
+SPECIAL = len(SPECIAL_TOKENS)
+MODEL = ModelConfig(40, d_model=12, num_heads=3, d_ff=20, num_layers=1, max_length=16, dropout=0.0)
+CPU = torch.device("cpu")
+
+
+def reading_batch(labels: tuple[int, ...] = (1, -1, -1, 0)) -> dict[str, Tensor]:
+    """Texts of 10, 8, 6 and 4 tokens between [CLS] and [SEP], padded to 12."""
+    generator, rows = torch.Generator().manual_seed(3), []
+    for length in (10, 8, 6, 4):
+        ids = torch.randint(SPECIAL, MODEL.vocab_size, (length,), generator=generator).tolist()
+        rows.append([2, *ids, 3] + [0] * (10 - length))
+    input_ids = torch.tensor(rows)
+    return {"input_ids": input_ids, "attention_mask": input_ids != 0, "labels": torch.tensor(labels)}
+
+
+def reader(dropout: float = 0.0) -> TransformerForMaskedLM:
+    torch.manual_seed(0)
+    return TransformerForMaskedLM(replace(MODEL, dropout=dropout))
+
+
+# --- the reading's update and its label loss
+
+
+def update_with(scaler: torch.amp.GradScaler, max_grad_norm: float) -> tuple[float, Tensor]:
+    """One step of SGD of the reading: the norm that it reports, and all weights after it."""
+    model = reader()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state, settings = TrainingState(model, optimizer, scaler), TrainingConfig(max_grad_norm=max_grad_norm)
+    result = MaskedLMTraining(0.3, 0.5).update(state, reading_batch(), settings)
+    return result.grad_norm, nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.05, 1e6])
+def test_a_reading_clips_the_gradient_itself_and_not_the_scaled_one(max_grad_norm):
+    norm, weights = update_with(torch.amp.GradScaler("cpu", enabled=False), max_grad_norm)
+    scaled_norm, scaled = update_with(torch.amp.GradScaler("cpu", init_scale=2.0**12), max_grad_norm)
+    assert scaled_norm == pytest.approx(norm, rel=1e-4)
+    start = nn.utils.parameters_to_vector(reader().parameters()).detach()
+    torch.testing.assert_close(scaled - start, weights - start, rtol=1e-3, atol=1e-7)
+    length = 0.1 * min(norm, max_grad_norm)  # of a step of SGD
+    assert (weights - start).norm().item() == pytest.approx(length, rel=1e-3)
+
+
+def test_a_reading_is_evaluated_without_dropout_and_goes_on_with_it():
+    model, loader = reader(dropout=0.5).train(), [reading_batch(), reading_batch()]
+    objective = MaskedLMTraining(0.3)
+    once, again = objective.evaluate(model, loader), objective.evaluate(model, loader)
+    assert once == again
+    assert model.training and all(part.training for part in model.modules())
+    model.eval()
+    losses = [MaskedLMObjective(0.3).losses(model, batch, -1 - i) for i, batch in enumerate(loader)]
+    size = sum(n for _, _, _, n in losses)
+    assert once.n == size
+    assert once.loss == pytest.approx(sum(loss.item() * n for loss, _, _, n in losses) / size, rel=1e-6)
+    assert once.accuracy == sum(right for _, _, right, _ in losses) / size
+
+
+def test_the_label_loss_is_the_mean_over_the_labelled_texts_alone():
+    model, batch = reader(), reading_batch()
+    _, found, _, _ = MaskedLMObjective(0.3, 1.0).losses(model, batch, 5)
+    generator = torch.Generator().manual_seed(5)
+    seen, _ = mask_tokens(batch["input_ids"], batch["attention_mask"], MODEL.vocab_size, 0.3, generator)
+    logits = model.classify(model.encoder(seen, batch["attention_mask"]), batch["attention_mask"])
+    by_hand = (
+        F.cross_entropy(logits[:1], torch.tensor([1])) + F.cross_entropy(logits[3:], torch.tensor([0]))
+    ) / 2
+    torch.testing.assert_close(found, by_hand)
+
+
+@pytest.mark.parametrize("labels", [(-1, -1, -1, -1), (0, 0, 0, 0)])
+def test_the_label_loss_without_labels_and_with_the_label_zero(labels):
+    _, loss, _, _ = MaskedLMObjective(0.3, 1.0).losses(reader(), reading_batch(labels), 0)
+    assert (loss.item() == 0) == (labels[0] < 0)
+
+
+def test_both_losses_of_a_reading_reach_the_weights_with_their_weight():
+    gradients = []
+    for weight in (0.0, 0.5, 1.0):
+        model = reader()
+        token_loss, label_loss, _, _ = MaskedLMObjective(0.3, max(weight, 0.1)).losses(
+            model, reading_batch(), 0
+        )
+        (token_loss + weight * label_loss).backward()
+        by_hand = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        model = reader()
+        state = TrainingState(
+            model, torch.optim.SGD(model.parameters(), 1.0), torch.amp.GradScaler("cpu", enabled=False)
+        )
+        before = nn.utils.parameters_to_vector(model.parameters()).detach()
+        MaskedLMTraining(0.3, weight).update(state, reading_batch(), TrainingConfig(max_grad_norm=1e6))
+        moved = before - nn.utils.parameters_to_vector(model.parameters()).detach()
+        assert moved.norm().item() == pytest.approx(by_hand.norm().item(), rel=1e-4)
+        gradients.append(moved)
+    torch.testing.assert_close(
+        gradients[1] - gradients[0], (gradients[2] - gradients[0]) / 2, rtol=1e-3, atol=1e-6
+    )
+
+
+# --- which tokens are hidden, and by what
+
+
+def test_a_hidden_token_is_replaced_by_any_ordinary_entry_and_by_no_special_one():
+    vocab_size, generator = SPECIAL + 7, torch.Generator().manual_seed(0)
+    ids = torch.full((40, 50), SPECIAL + 2)
+    seen, chosen = mask_tokens(ids, torch.ones_like(ids, dtype=torch.bool), vocab_size, 0.5, generator)
+    changed = seen[chosen & (seen != ids)]
+    others = changed[changed != SPECIAL_TOKENS.index("[MASK]")]
+    assert set(others.tolist()) == set(range(SPECIAL, vocab_size)) - {SPECIAL + 2}
+    assert torch.equal(seen[~chosen], ids[~chosen])
+    shares = torch.tensor([(seen[chosen] == 4).float().mean(), len(others) / int(chosen.sum())])
+    wanted = torch.tensor([0.8, 0.1 * 6 / 7])  # one in seven random entries is the token itself
+    assert torch.all((shares - wanted).abs() < 5 * (wanted * (1 - wanted) / int(chosen.sum())).sqrt())
+
+
+def test_special_and_padded_tokens_are_never_hidden():
+    batch, generator = reading_batch(), torch.Generator().manual_seed(1)
+    for _ in range(50):
+        seen, chosen = mask_tokens(
+            batch["input_ids"], batch["attention_mask"], MODEL.vocab_size, 0.9, generator
+        )
+        assert not chosen[batch["input_ids"] < SPECIAL].any()
+        assert torch.equal(seen[~chosen], batch["input_ids"][~chosen])
+
+
+# --- the optimizer that a run begins with
+
+
+def shrunk(state: TrainingState) -> float:
+    """By which factor a weight shrinks in a step whose gradient is zero: all that is left is the decay."""
+    weight = next(p for p in state.model.parameters() if p.dim() == 2)
+    before = weight.detach().clone()
+    for parameter in state.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    state.optimizer.step()
+    return (weight.detach().norm() / before.norm()).item()
+
+
+@pytest.mark.parametrize("kind", ["run", "reading"])
+def test_the_optimizer_decays_weights_apart_from_the_gradient(kind):
+    training = TrainingConfig(learning_rate=1e-2, weight_decay=0.3)
+    if kind == "run":
+        state = begin(RunConfig("a", DataConfig("toy"), MODEL, training), CPU)
+    else:
+        state = begin_pretraining(
+            PretrainConfig("a", "toy", replace(MODEL, vocab_size=400), training, 10), CPU
+        )
+    assert type(state.optimizer) is torch.optim.AdamW
+    assert shrunk(state) == pytest.approx(1 - 1e-2 * 0.3, abs=1e-6)
+    assert sum(len(group["params"]) for group in state.optimizer.param_groups) == len(
+        list(state.model.parameters())
+    )
+    betas = {group["betas"] for group in state.optimizer.param_groups}
+    assert betas == {(0.9, 0.999) if kind == "run" else (0.9, 0.98)}
+
+
+# --- the best run, and what a run comes from
+
+
+def finished(folder: Path, accuracies: list[float], kind: str = "alone") -> Path:
+    folder.mkdir()
+    rows = [
+        {"kind": "epoch", "step": i, "epoch": i, "validation": {"n": 100, "accuracy": a, "loss": 0.5}}
+        for i, a in enumerate(accuracies, 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_json(folder / "run.json", {"name": folder.name, "class": kind})
+    return folder
+
+
+def test_the_best_run_is_that_of_the_highest_last_accuracy_and_of_equals_the_first(tmp_path):
+    runs = [
+        finished(tmp_path / name, accuracies)
+        for name, accuracies in {"a": [0.9, 0.7], "b": [0.5, 0.8], "c": [0.6, 0.8], "d": [0.95, 0.1]}.items()
+    ]
+    assert best_run(runs) == runs[1]
+    assert best_run(runs[::-1]) == runs[2]
+    assert best_run([runs[0], runs[3]]) == runs[0]
+
+
+@pytest.mark.parametrize("kind", ["alone", "read", "taught"])
+def test_a_run_has_the_class_of_what_it_starts_from(tmp_path, kind):
+    source = finished(tmp_path / "source", [0.5], kind)
+    for name in ("tokenizer.json", "model.safetensors"):
+        (source / name).write_bytes(name.encode())
+    config = RunConfig("a", DataConfig("toy"), MODEL)
+    assert origin(config)[0] == "alone"
+    assert origin(replace(config, initial=str(source)))[0] == kind
+    assert origin(replace(config, data=replace(config.data, tokenizer=str(source))))[0] == kind
+
+
+# --- dropout, truncation, small scores
+
+
+def test_dropout_acts_on_the_embeddings_too():
+    torch.manual_seed(0)
+    encoder = TransformerEncoder(
+        30, d_model=64, num_heads=4, d_ff=8, num_layers=1, max_length=20, dropout=0.4
+    )
+    ids = torch.randint(5, 30, (8, 20))
+    plain, dropped = encoder.eval().embed(ids), encoder.train().embed(ids)
+    kept = dropped != 0
+    share = kept.float().mean().item()
+    assert abs(share - 0.6) < 5 * (0.24 / kept.numel()) ** 0.5
+    torch.testing.assert_close(dropped[kept], plain[kept] / 0.6)
+
+
+@pytest.mark.parametrize("kind", ["words", "pieces"])
+def test_a_loaded_tokenizer_cuts_where_the_saved_one_did(tmp_path, kind):
+    text = "a dull film , but not a weak cast at all"
+    if kind == "words":
+        tokenizer = WordTokenizer(Vocabulary.from_texts([text]), max_length=7)
+    else:
+        tokenizer = WordPieceTokenizer.train([text], 120, max_length=7)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert loaded.max_length == 7
+    ids = loaded.encode(text)
+    assert ids == tokenizer.encode(text)
+    assert len(ids) == 7 and ids[-1] == loaded.vocabulary.ids["[SEP]"]
+    assert len(loaded.tokenize(text)) > 7, "tokenize gives all of them"
+    loaded.max_length = 5
+    assert len(loaded.encode(text)) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("share", [1e-6, 1e-2, 0.5])
+def test_a_mask_holds_however_small_the_allowed_scores_are(dtype, share):
+    """Scores far below any constant such as -1e4 or -1e9 still win against a forbidden key."""
+    low = -share * torch.finfo(dtype).max
+    scores = torch.tensor([[low, low, 7.0], [low, 7.0, low]], dtype=dtype)
+    mask = torch.tensor([[True, True, False], [True, False, True]])
+    weights = masked_softmax(scores, mask)
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 0.5, 0], [0.5, 0, 0.5]], dtype=dtype))
+
+
+def test_a_mask_holds_in_attention_with_huge_keys():
+    q, k = torch.full((1, 1, 1, 4), 1e4), torch.full((1, 1, 3, 4), -1e8)
+    k[0, 0, 2] = 1.0
+    v, mask = torch.tensor([[[[2.0], [4.0], [100.0]]]]), torch.tensor([True, True, False])
+    out, weights = scaled_dot_product_attention(q, k, v, mask)
+    assert weights.flatten().tolist() == [0.5, 0.5, 0.0] and out.item() == 3.0
