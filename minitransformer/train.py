@@ -854,7 +854,9 @@ def finished_identity(folder: Path, config: RunConfig, *data: Examples) -> dict[
     paths = ("tokenizer", "extra", "train", "validation", "test")
     sources = replace(saved.data, **{name: getattr(config.data, name) for name in paths})
     here = replace(saved, initial=config.initial, data=sources)
-    return identity(here, *data) | {"initial": start.get("sha256")}
+    kept = zip(("training", "validation"), read_run_record(folder).get("data", {}).values(), strict=False)
+    checksums = {f"checksum of the {split} examples": entry["sha256"] for split, entry in kept}
+    return identity(here, *data) | checksums | {"initial": start.get("sha256")}
 
 
 # chapters/day09_sprint.md · Two passes that agree
