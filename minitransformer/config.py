@@ -29,6 +29,7 @@ __all__ = [
     "check_training",
     "config_keys",
     "core_schema",
+    "examples_of",
     "load_config",
     "load_pretrain_config",
     "load_recipe",
@@ -54,7 +55,7 @@ class DataConfig:
     """Which examples a run sees.
 
     Attributes:
-        name: "sst2", or "toy" for the generated reviews.
+        name: "sst2", or "toy" for the generated reviews; "files" for those that `train` and `validation` name.
         min_frequency: a word enters the vocabulary if the training texts hold it this often.
         train_size: so many training examples, drawn at random; None takes them all.
         group_by_length: whether texts of similar length share a batch, which saves padding.
@@ -62,9 +63,10 @@ class DataConfig:
         sentences: how often an epoch shows a whole sentence, a training text that is part of no other one.
         extra: a folder of sentences that other models have labelled, which the run learns from as well.
         confidence: a sentence of `extra` is taken if its label has at least this probability.
+        train, validation, test: files of labelled texts (see `read_examples`), from the current folder; `test` may be None.
     """
 
-    name: Literal["sst2", "toy"]
+    name: Literal["sst2", "toy", "files"] = "files"
     min_frequency: int = 1
     train_size: int | None = None
     group_by_length: bool = False
@@ -72,9 +74,12 @@ class DataConfig:
     sentences: int = 1
     extra: str | None = None
     confidence: float = 0.9
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.name in ("sst2", "toy"), "data.name", self.name, "'sst2' or 'toy'")
+        _check_files(self)
         require(self.min_frequency >= 1, "data.min_frequency", self.min_frequency, "at least 1")
         size = self.train_size
         require(size is None or size >= 1, "data.train_size", size, "at least 1, or null for all")
@@ -372,6 +377,29 @@ def check_run(name: str, seed: int, model: ModelConfig) -> None:
 def load_pretrain_config(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
     """Read the settings of a pretraining run; see `load_config`."""
     return read_settings(PretrainConfig, path, overrides)
+
+
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
+def _check_files(data: DataConfig) -> None:
+    """Examples come from a data set with a name, or from files, but not from both."""
+    require(data.name in ("sst2", "toy", "files"), "data.name", data.name, "'sst2', 'toy' or 'files'")
+    for split in ("train", "validation", "test"):
+        path = getattr(data, split)
+        if data.name != "files":
+            require(path is None, f"data.{split}", path, f"null where data.name is {data.name!r}")
+        elif split != "test" or path is not None:
+            require(bool(path), f"data.{split}", path, "a file, unless data.name is 'sst2' or 'toy'")
+
+
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
+def examples_of(data: DataConfig, split: str) -> str:
+    """The first argument of `load_examples`: the name of the data set, or the file of the split."""
+    if data.name != "files":
+        return data.name
+    path = {"train": data.train, "validation": data.validation, "test": data.test}.get(split)
+    if path is None:
+        raise ValueError(f"the run's config names no file for the split {split!r}: add data.{split}")
+    return path
 
 
 # chapters/day09_sprint.md · Weights and tokenizer from a folder

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitransformer.config import RunConfig, load_config
+from minitransformer.config import RunConfig, examples_of, load_config
 from minitransformer.data import load_examples, make_loader
 from minitransformer.evaluate import (
     LABELS,
@@ -182,7 +182,7 @@ def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple
     config, model, tokenizer = load_run(folder)
     if record:
         read_evaluations(folder)  # a broken record is found before the split is read
-    examples = load_examples(config.data.name, split)
+    examples = load_examples(examples_of(config.data, split), split)
     logits, labels = predict(model, make_loader(examples, tokenizer, 256))
     metrics = score(logits, labels)
     if record:

@@ -442,9 +442,12 @@ LARGEST_SHARD = 16_000_000
 # chapters/day10_report.md · Weights that fit into a repository
 def without_paths(config: RunConfig) -> RunConfig:
     """The config with the last part of every path in it, which tells what was there but not on which machine."""
-    paths = config.initial, config.data.tokenizer, config.data.extra
-    initial, tokenizer, extra = (path and Path(path).name for path in paths)
-    return replace(config, initial=initial, data=replace(config.data, tokenizer=tokenizer, extra=extra))
+    places: dict[str, Any] = {}
+    for name in ("tokenizer", "extra", "train", "validation", "test"):
+        path = getattr(config.data, name)
+        places[name] = path and Path(path).name
+    initial = config.initial and Path(config.initial).name
+    return replace(config, initial=initial, data=replace(config.data, **places))
 
 
 # chapters/day10_report.md · Weights that fit into a repository

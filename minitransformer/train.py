@@ -24,6 +24,7 @@ from minitransformer.config import (
     RunConfig,
     SearchConfig,
     TrainingConfig,
+    examples_of,
     read_settings,
     save_config,
     variant_config,
@@ -329,12 +330,14 @@ def prepare(config: RunConfig) -> tuple[RunConfig, WordTokenizer, Examples, Exam
 
     Returns the config with the vocabulary's actual size, the tokenizer, training and validation examples.
     """
-    phrases = sample(load_examples(config.data.name, "train"), config.data.train_size, config.seed)
+    phrases = sample(
+        load_examples(examples_of(config.data, "train"), "train"), config.data.train_size, config.seed
+    )
     train, texts = repeat_whole(phrases, config.data.sentences), phrases.texts
     if config.data.extra is not None:
         labelled = read_labelled(config.data.extra, config.data.confidence)
         train, texts = join(train, labelled), texts + labelled.texts
-    validation = load_examples(config.data.name, "validation")
+    validation = load_examples(examples_of(config.data, "validation"), "validation")
     source = config.initial or config.data.tokenizer
     if source is not None:
         tokenizer = load_tokenizer(Path(source, "tokenizer.json"))
@@ -553,7 +556,8 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def identity(config: RunConfig, *data: Examples) -> dict[str, Any]:
     """What must not change when a run is resumed: settings, data, and what it starts from, wherever that lies."""
     settings, start = settings_of(config), origin(config)[1].get("initial", {})
-    del settings["data/tokenizer"], settings["data/extra"]
+    for name in ("tokenizer", "extra", "train", "validation", "test"):
+        del settings[f"data/{name}"]
     splits = zip(("training", "validation"), data, strict=False)
     checksums = {f"checksum of the {split} examples": checksum(examples) for split, examples in splits}
     return settings | checksums | {"initial": start.get("sha256")}
@@ -847,9 +851,12 @@ def finished_identity(folder: Path, config: RunConfig, *data: Examples) -> dict[
         read_settings(RunConfig, folder / "config.yaml"),
         read_run_record(folder).get("initial", {}),
     )
-    sources = replace(saved.data, tokenizer=config.data.tokenizer, extra=config.data.extra)
+    paths = ("tokenizer", "extra", "train", "validation", "test")
+    sources = replace(saved.data, **{name: getattr(config.data, name) for name in paths})
     here = replace(saved, initial=config.initial, data=sources)
-    return identity(here, *data) | {"initial": start.get("sha256")}
+    kept = zip(("training", "validation"), read_run_record(folder).get("data", {}).values(), strict=False)
+    checksums = {f"checksum of the {split} examples": entry["sha256"] for split, entry in kept}
+    return identity(here, *data) | checksums | {"initial": start.get("sha256")}
 
 
 # chapters/day09_sprint.md · Two passes that agree

@@ -19,6 +19,7 @@ from minitransformer.config import (
     check_training,
     config_keys,
     core_schema,
+    examples_of,
     load_config,
     load_search,
     one_sentence,
@@ -355,3 +356,20 @@ def test_training_config_refuses_new_settings():
         raise AssertionError("without dropout")
     except ValueError as error:
         assert "training.r_drop" in str(error) and "model.dropout" in str(error), error
+
+
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
+def test_examples_come_from_a_name_or_from_files():
+    files = DataConfig(train="mine.csv", validation="other.parquet")
+    assert [examples_of(files, split) for split in ("train", "validation")] == ["mine.csv", "other.parquet"]
+    assert examples_of(DataConfig("toy"), "test") == "toy"
+    for cause, name in (
+        (lambda: examples_of(files, "test"), "data.test"),
+        (lambda: DataConfig("toy", train="mine.csv"), "data.train"),
+        (lambda: DataConfig(train="mine.csv"), "data.validation"),
+    ):
+        try:
+            cause()
+            raise AssertionError(name)
+        except ValueError as error:
+            assert name in str(error), error

@@ -32,6 +32,7 @@ from minitransformer.data import (
     load_sst2_test,
     make_loader,
     one_of,
+    read_examples,
     repeat_whole,
     sst2_is_present,
     toy_clauses,
@@ -52,18 +53,6 @@ def test_examples():
 
 
 # chapters/day04_encoder_and_data.md · Loading: one type for every source
-IMDB_CARD = """---
-configs:
-- config_name: default
-  data_files:
-  - {split: train, path: train.parquet}
-  - {split: test, path: test.parquet}
-  - {split: unsupervised, path: unsupervised.parquet}
----
-"""
-
-
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def write_mirror(folder: Path) -> None:
     """A mirror with two rows per split, in the layout of the hub."""
     from datasets import Dataset as Table
@@ -78,16 +67,14 @@ def write_mirror(folder: Path) -> None:
         for split in splits:
             texts, labels = [f"{split} one", f"{split} two"], [-1, -1] if split == "unsupervised" else [1, 0]
             Table.from_dict({column: texts, "label": labels}).to_parquet(folder / name / f"{split}.parquet")
-    (folder / "stanfordnlp/imdb/README.md").write_text(IMDB_CARD)  # names a split that is not a usual one
 
 
 # chapters/day04_encoder_and_data.md · Loading: one type for every source
 def with_mirror(test: Callable[[Path], None]) -> None:
-    """Run `test` where MINITRANSFORMER_DATA names a small mirror, with a cache of its own."""
+    """Run `test` where MINITRANSFORMER_DATA names a small mirror."""
     with tempfile.TemporaryDirectory() as name, patch.dict(os.environ, {"MINITRANSFORMER_DATA": name}):
         write_mirror(Path(name))
-        with patch("datasets.config.HF_DATASETS_CACHE", f"{name}/cache"):
-            test(Path(name))
+        test(Path(name))
 
 
 # chapters/day04_encoder_and_data.md · Loading: one type for every source
@@ -104,6 +91,12 @@ def test_loading_from_a_mirror():
                 [f"{split} one", f"{split} two"], [1, 0], f"SST-2 {split} (local mirror)"
             )
         assert load_imdb("unsupervised").labels == [-1, -1]
+        table = folder / "mine.csv"
+        table.write_text('sentence,label\n"fine, warm",positive\ndull,0\n', encoding="utf-8")
+        assert read_examples(table) == Examples(["fine, warm", "dull"], [1, 0], "mine.csv")
+        table.write_text("text,label\nfine,1\ndull,-1\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"mine.csv cannot be read: line 3: label must be .* got '-1'"):
+            read_examples(table)
 
     with_mirror(check)
 
@@ -115,7 +108,7 @@ def test_loading_refuses():
         broken.write_bytes(broken.read_bytes()[:200])
         with pytest.raises(ValueError, match=rf"SST-2 train cannot be loaded \(local mirror {folder}"):
             load_sst2("train")
-        with pytest.raises(ValueError, match=r"IMDB test cannot be loaded.*sentence"):
+        with pytest.raises(ValueError, match=r"IMDB test cannot be loaded.*'label' and 'sentence'"):
             load_rows("IMDB", "stanfordnlp/imdb", "test", "sentence")  # it has no such column
         with pytest.raises(ValueError, match="split must be one of train, validation, got 'test'"):
             load_sst2("test")
@@ -185,7 +178,7 @@ def test_load_examples():
     assert len(set.union(*texts)) == sum(map(len, texts)), "the splits share a review"
     assert all(sum(examples.labels) * 2 == len(examples) for examples in splits.values())
     with_mirror(lambda folder: check_sst2_splits())
-    with pytest.raises(ValueError, match="must be 'sst2' or 'toy', got 'imdb'"):
+    with pytest.raises(ValueError, match="must be 'sst2', 'toy' or a file .*, got 'imdb'"):
         load_examples("imdb", "train")
     with pytest.raises(ValueError, match="one of train, validation, test, got 'dev'"):
         load_examples("toy", "dev")

@@ -327,6 +327,8 @@ def test_a_parcel_tells_no_folders() -> None:
     model = ModelConfig(31, 8, 2, 12)
     start = RunConfig("x", DataConfig("toy"), model, initial="/some/where/start")
     words = RunConfig("x", DataConfig("toy", tokenizer="/some/where/start", extra="/some/where/more"), model)
+    files = RunConfig("x", DataConfig(train="/some/where/mine.csv", validation="/some/where/b.tsv"), model)
+    assert without_paths(files).data == DataConfig(train="mine.csv", validation="b.tsv")
     with tempfile.TemporaryDirectory() as name:
         run = Path(name, "run")
         TransformerForSequenceClassification(model).save_pretrained(run)
