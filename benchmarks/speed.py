@@ -169,7 +169,7 @@ def train(
 ) -> Tensor:
     """One update, in which a token's vector is taken as the logits of its class; returns the loss."""
     optimizer.zero_grad()
-    with autocast_on(ids.device, "bf16" if dtype == "bfloat16" else "off"):
+    with autocast_on(ids.device, "bf16" if dtype == "bfloat16" else "fp32"):
         hidden = model(ids, mask)
     loss = F.cross_entropy(hidden.float().transpose(1, 2), y)
     loss.backward()
