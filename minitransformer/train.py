@@ -484,11 +484,11 @@ def choose_device(name: str) -> torch.device:
 # chapters/day06_engineering.md · Autocast: who computes in which type?
 def autocast_on(device: torch.device, dtype: str) -> AbstractContextManager[object]:
     """A context in which products run in 16 bits: "bf16" or "fp16"; with "fp32" nothing changes."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    kinds, dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}, choose_autocast(device, dtype)
     if dtype == "fp32":
         return nullcontext()
     if dtype not in kinds:
-        raise ValueError(f"training.autocast must be one of fp32, bf16, fp16, got {dtype!r}")
+        raise ValueError(f"training.autocast must be one of auto, fp32, bf16, fp16, got {dtype!r}")
     return torch.autocast(device.type, kinds[dtype])
 
 
@@ -521,7 +521,7 @@ def _processor_has_bf16() -> bool:
 # chapters/day06_engineering.md · The rescue: scale the loss
 def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
     """The scaler that fp16 needs; for the other types it does nothing."""
-    return torch.amp.GradScaler(device.type, enabled=dtype == "fp16")
+    return torch.amp.GradScaler(device.type, enabled=choose_autocast(device, dtype) == "fp16")
 
 
 # chapters/day06_engineering.md · What belongs to the state of a run

@@ -454,7 +454,8 @@ def test_autocast_on_and_choose_autocast() -> None:
         assert re.search("training.autocast must be one of .*fp8", str(error))
     assert choose_autocast(cpu, "auto") in ("bf16", "fp32") and choose_autocast(cuda, "fp32") == "fp32"
     for has, chosen in ((True, "bf16"), (False, "fp16")):
-        with mock.patch.multiple(torch.cuda, device=mock.MagicMock(), is_bf16_supported=lambda **_: has):
+        supported = mock.Mock(return_value=has)
+        with mock.patch.multiple(torch.cuda, device=mock.MagicMock(), is_bf16_supported=supported):
             assert choose_autocast(cuda, "auto") == chosen
     assert choose_autocast(torch.device("mps"), "auto") == "fp32"
 
@@ -496,6 +497,21 @@ def test_train_step_trains_in_every_type() -> None:
         assert abs(steps[0].loss - math.log(2)) < 0.1, f"{dtype}: {steps[0].loss}"
         assert steps[-1].loss < 0.1, f"{dtype} does not learn: {steps[-1].loss}"
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+# chapters/day06_engineering.md · What belongs to the state of a run
+def test_random_state_holds_the_devices_own_generator() -> None:
+    before, first = random_state(torch.device("cpu")), torch.rand(4)
+    set_random_state(before, torch.device("cpu"))
+    assert torch.equal(torch.rand(4), first) and set(before) == {"cpu"}
+    for device, which in ((torch.device("cuda", 1), (torch.device("cuda", 1),)), (torch.device("mps"), ())):
+        chip = mock.Mock(**{"get_rng_state.return_value": torch.tensor([7])})
+        with mock.patch.object(torch, "get_device_module", return_value=chip):
+            state = random_state(device)
+            set_random_state(state, device)
+            set_random_state(before, device)  # begun on a CPU: nothing to go back to
+        chip.get_rng_state.assert_called_once_with(*which)
+        chip.set_rng_state.assert_called_once_with(state[device.type], *which)
 
 
 # chapters/day06_engineering.md · What belongs to the state of a run
@@ -1194,8 +1210,9 @@ def test_state_with_an_average():
     assert state.parts() == [*PARTS] and plain.parts() == ["model", "optimizer", "scaler"]
     assert plain.outcome is plain.model
     torch.manual_seed(3)
-    before, first = random_state(), torch.rand(4)
-    set_random_state(before)
+    cpu = torch.device("cpu")
+    before, first = random_state(cpu), torch.rand(4)
+    set_random_state(before, cpu)
     assert torch.equal(torch.rand(4), first)
     plain.load_state_dict({**plain.state_dict(), "counts": {}})
     try:
