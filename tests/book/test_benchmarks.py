@@ -189,3 +189,13 @@ def test_bad_sizes_are_one_sentence(module, arguments, complaint, monkeypatch, c
     with pytest.raises(SystemExit, match="2"):
         module.main()
     assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_optimizer_prints_every_model():
+    done = run("optimizer", "--device", "cpu", "--batch-size", "1", "--length", "1", "--seconds", "0")
+    assert done.returncode == 0, done.stderr
+    rows = cells(done.stdout)
+    assert [row[0] for row in rows] == ["shipped", "sst2_scratch"]
+    for row in rows:
+        assert all(re.fullmatch(r"[\d.]+ ms", value) for value in row[1:3])
+        assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)", row[3])
