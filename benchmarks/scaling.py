@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description="What length and width cost."
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", default="auto", help="such as auto, cpu, cuda or mps")
     parser.add_argument("--longest", type=int, default=1024, help="tokens of the longest sequence")
     parser.add_argument("--widest", type=int, default=1024, help="the largest d_model")
     parser.add_argument("--batch-size", type=int, default=1)

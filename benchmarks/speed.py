@@ -169,7 +169,7 @@ def train(
 ) -> Tensor:
     """One update, in which a token's vector is taken as the logits of its class; returns the loss."""
     optimizer.zero_grad()
-    with autocast_on(ids.device, "bf16" if dtype == "bfloat16" else "off"):
+    with autocast_on(ids.device, "bf16" if dtype == "bfloat16" else "fp32"):
         hidden = model(ids, mask)
     loss = F.cross_entropy(hidden.float().transpose(1, 2), y)
     loss.backward()
@@ -219,13 +219,13 @@ def largest_difference(works: Mapping[Case, Callable[[], Tensor]], setting: Sett
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """How long the work takes, on a GPU until its last kernel is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    """How long the work takes, on an accelerator until its last kernel is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
     began = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
     return time.perf_counter() - began
 
 
@@ -270,7 +270,7 @@ def peaks_of_memory(cases: Iterable[Case], setting: Setting) -> dict[Case, int]:
     """The peak memory of each row for which there is an honest number."""
     if setting.device.type == "cuda":
         return {case: peak_on_gpu(case, setting) for case in cases}
-    if not CLEAR.exists():
+    if setting.device.type != "cpu" or not CLEAR.exists():
         return {}
     cases = [case for case in cases if case.variant != COMPILED]
     context = multiprocessing.get_context("forkserver")
@@ -306,7 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed", description="Our encoder beside two others."
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", default="auto", help="such as auto, cpu, cuda or mps")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32")
     for name, default in (("d-model", 256), ("layers", 4), ("length", 128), ("batch-size", 16)):
         parser.add_argument(f"--{name}", type=int, default=default)

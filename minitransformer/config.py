@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import torch
 import yaml
 from jsonargparse import auto_cli, set_loader
 
@@ -17,6 +18,7 @@ from minitransformer.model import ModelConfig
 from minitransformer.tokenizer import SPECIAL_TOKENS
 
 __all__ = [
+    "DEVICES",
     "DataConfig",
     "PretrainConfig",
     "RecipeConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "config_keys",
     "core_schema",
     "examples_of",
+    "is_device",
     "load_config",
     "load_pretrain_config",
     "load_recipe",
@@ -109,8 +112,8 @@ class TrainingConfig:
     warmup: float = 0.0
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    autocast: Literal["off", "bf16", "fp16"] = "off"
+    device: str = "auto"
+    autocast: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     max_skipped: int = 10
     log_every: int = 10
     checkpoint_every: int = 500
@@ -228,6 +231,19 @@ class PretrainConfig:
 def save_config(config: RunConfig | PretrainConfig, path: str | Path) -> None:
     """Write a run's settings as YAML, which `load_config` or `load_pretrain_config` reads back to an equal object."""
     Path(path).write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
+
+
+# chapters/day06_engineering.md · Settings for today's switches
+DEVICES = "auto, cpu or an accelerator that PyTorch knows, such as cuda, cuda:1, mps or xpu"
+
+
+# chapters/day06_engineering.md · Settings for today's switches
+def is_device(name: str) -> bool:
+    """Whether `name` is "auto" or what PyTorch calls some device, wherever that may be."""
+    try:
+        return name == "auto" or torch.device(name) is not None
+    except (RuntimeError, TypeError):
+        return False
 
 
 # chapters/day06_engineering.md · `off` is False
@@ -419,10 +435,11 @@ def check_training(settings: TrainingConfig) -> None:
     share, size, parts = settings.layer_decay, settings.batch_size, settings.micro_batches
     require(0 < share <= 1, "training.layer_decay", share, "a share in (0, 1]")
     require(parts <= size, "training.micro_batches", parts, f"at most training.batch_size={size}")
-    words = {"schedule": "constant, linear", "device": "auto, cpu, cuda", "autocast": "off, bf16, fp16"}
+    words = {"schedule": "constant, linear", "autocast": "auto, fp32, bf16, fp16"}
     for name, allowed in words.items():
         value = getattr(settings, name)
         require(value in allowed.split(", "), f"training.{name}", value, f"one of {allowed}")
+    require(is_device(settings.device), "training.device", settings.device, DEVICES)
 
 
 # chapters/day11_deeper.md · The whole recipe as one command

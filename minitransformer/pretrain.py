@@ -34,6 +34,7 @@ from minitransformer.runs import (
 )
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, WordTokenizer, load_tokenizer
 from minitransformer.train import (
+    FUSED,
     StepResult,
     TrainingState,
     autocast_on,
@@ -46,6 +47,7 @@ from minitransformer.train import (
     run_record,
     same_run,
     settings_of,
+    settled,
 )
 
 __all__ = [
@@ -351,7 +353,11 @@ def begin_pretraining(config: PretrainConfig, device: torch.device) -> TrainingS
     if settings.compile:
         model.encoder.compile(dynamic=True)  # the objective calls the encoder, never the whole model
     optimizer = torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+        model.parameters(),
+        settings.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=settings.weight_decay,
+        fused=device.type in FUSED,
     )
     return TrainingState(model, optimizer, make_scaler(device, settings.autocast))
 
@@ -365,6 +371,7 @@ def pretrain(
     `fit` starts from such a folder if `initial` names it. With `resume`, an interrupted run goes on.
     """
     device = choose_device(config.training.device)
+    config = settled(config, device, Path(folder), resume)
     folder, settings = open_run_folder(folder, overwrite, resume), config.training
     config, tokenizer, corpus, held_out = prepare_pretraining(config, folder / "corpus")
     start = {} if config.initial is None else fingerprint(config.initial, "model.safetensors")
@@ -386,6 +393,7 @@ def pretrain(
     print(
         f"{config.name}: {corpus.source}, vocabulary {config.model.vocab_size}, {len(loader)} steps an epoch"
     )
+    print(f"computing in {settings.autocast} on {device}")
 
     def save() -> None:
         log = (folder / "metrics.jsonl").stat().st_size

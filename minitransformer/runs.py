@@ -95,9 +95,10 @@ def machine_state(device: torch.device | None = None) -> dict[str, object]:
     """What a run runs on: device, processor, threads and versions."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
-    on_gpu = device is not None and device.type == "cuda"
+    kind = "cpu" if device is None else device.type
+    named = getattr(torch.get_device_module(kind), "get_device_name", None)  # not every kind gives names
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "device": named(device) if named else kind,
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -4,6 +4,7 @@
 import hashlib
 import json
 import math
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,6 +54,7 @@ from minitransformer.tokenizer import Vocabulary, WordTokenizer, load_tokenizer
 __all__ = [
     "BOTTOM",
     "CLASSIFICATION",
+    "FUSED",
     "PARTS",
     "ClassificationObjective",
     "Monitor",
@@ -62,6 +64,7 @@ __all__ = [
     "autocast_on",
     "average",
     "begin",
+    "choose_autocast",
     "choose_device",
     "cut",
     "depth_of",
@@ -93,6 +96,7 @@ __all__ = [
     "set_learning_rate",
     "set_random_state",
     "settings_of",
+    "settled",
     "split_batch",
     "tensorboard_writer",
     "train_epoch",
@@ -137,7 +141,7 @@ def train_step(
     max_grad_norm: float = 1.0,
     step: int = 1,
     micro_batches: int = 1,
-    autocast: str = "off",
+    autocast: str = "fp32",
     scaler: torch.amp.GradScaler | None = None,
     r_drop: float = 0.0,
 ) -> StepResult:
@@ -197,7 +201,7 @@ class Resumable:
         """The state as `save_checkpoint` takes it, with that of the random number generators."""
         state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self.parts()}
         counts = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in PARTS}
-        return state | {"counts": counts, "random": random_state()}
+        return state | {"counts": counts, "random": random_state(next(self.model.parameters()).device)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state; one of another model is a ValueError."""
@@ -210,7 +214,7 @@ class Resumable:
             ) from None
         for name, value in state["counts"].items():
             setattr(self, name, value)
-        set_random_state(state["random"])
+        set_random_state(state["random"], next(self.model.parameters()).device)
 
 
 # chapters/day06_engineering.md · What belongs to the state of a run
@@ -410,6 +414,7 @@ def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: 
     Returns the validation metrics after the last epoch.
     """
     device = choose_device(config.training.device)
+    config = settled(config, device, Path(folder), resume)
     config, tokenizer, train, validation = prepare(config)
     ours = identity(config, train, validation)
     folder, settings = open_run_folder(folder, overwrite, resume), config.training
@@ -426,6 +431,7 @@ def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: 
     )
     validation_loader = make_loader(validation, tokenizer, 256)
     print(f"{config.name}: {len(train)} examples ({train.source}), vocabulary {config.model.vocab_size}")
+    print(f"computing in {settings.autocast} on {device}")
 
     def save() -> None:
         log = (folder / "metrics.jsonl").stat().st_size
@@ -464,35 +470,80 @@ def split_batch(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tens
 
 # chapters/day06_engineering.md · Autocast: who computes in which type?
 def choose_device(name: str) -> torch.device:
-    """The device "cpu" or "cuda"; "auto" is the GPU if there is one.
+    """The device of that name, such as "cpu", "cuda:1" or "mps"; "auto" is the accelerator if there is one.
 
     Raises:
-        ValueError: if the name is another one, or a GPU is wanted and there is none.
+        ValueError: if PyTorch sees no such device here.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"training.device must be one of auto, cpu, cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("training.device is 'cuda', but PyTorch sees no GPU here: say 'cpu' or 'auto'")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    here = ["auto", "cpu"]
+    if found is not None:
+        here += [found.type, *(f"{found.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    if name not in here:
+        raise ValueError(f"training.device must be one of {', '.join(here)} on this machine, got {name!r}")
+    return (found or torch.device("cpu")) if name == "auto" else torch.device(name)
 
 
 # chapters/day06_engineering.md · Autocast: who computes in which type?
 def autocast_on(device: torch.device, dtype: str) -> AbstractContextManager[object]:
-    """A context in which products run in 16 bits: "bf16" or "fp16"; with "off" nothing changes."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    if dtype == "off":
+    """A context in which products run in 16 bits: "bf16" or "fp16"; with "fp32" nothing changes."""
+    kinds, dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}, choose_autocast(device, dtype)
+    if dtype == "fp32":
         return nullcontext()
     if dtype not in kinds:
-        raise ValueError(f"training.autocast must be one of off, bf16, fp16, got {dtype!r}")
+        raise ValueError(f"training.autocast must be one of auto, fp32, bf16, fp16, got {dtype!r}")
     return torch.autocast(device.type, kinds[dtype])
+
+
+# chapters/day06_engineering.md · Autocast: who computes in which type?
+def choose_autocast(device: torch.device, name: str) -> str:
+    """The number format that `name` stands for: "auto" is 16 bits where the device computes in them, else "fp32".
+
+    That is bf16 where a card or a processor has instructions for it, and fp16 on the other cards of type "cuda".
+    Other accelerators stay in 32 bits: PyTorch does not tell what they are fast in, and how well they do with a
+    scaler depends on its version.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and _processor_has_bf16() else "fp32"
+
+
+# chapters/day06_engineering.md · Autocast: who computes in which type?
+def _processor_has_bf16() -> bool:
+    """Whether the CPU has instructions for bf16 that PyTorch uses: AVX512_BF16 (also wherever AMX is), or ARM's."""
+    if not torch.backends.mkldnn.is_available():  # the library that has the products
+        return False
+    if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686"):
+        return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # mkldnn's own answer counts emulation
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 # chapters/day06_engineering.md · The rescue: scale the loss
 def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
     """The scaler that fp16 needs; for the other types it does nothing."""
-    return torch.amp.GradScaler(device.type, enabled=dtype == "fp16")
+    return torch.amp.GradScaler(device.type, enabled=choose_autocast(device, dtype) == "fp16")
+
+
+# chapters/day06_engineering.md · What belongs to the state of a run
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of PyTorch's random number generators: the CPU's, and the device's own if that is another."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        which = () if device.type == "mps" else (device,)  # of mps there is one
+        state[device.type] = torch.get_device_module(device).get_rng_state(*which)
+    return state
+
+
+# chapters/day06_engineering.md · What belongs to the state of a run
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Go back to what `random_state` returned; a device of a kind that is not in it keeps its own."""
+    torch.set_rng_state(state["cpu"])
+    if device.type != "cpu" and device.type in state:
+        which = () if device.type == "mps" else (device,)
+        torch.get_device_module(device).set_rng_state(state[device.type], *which)
 
 
 # chapters/day06_engineering.md · Epochs that can be resumed
@@ -504,6 +555,10 @@ def write_predictions(folder: Path, logits: Tensor, labels: Tensor) -> None:
     write_atomically(folder / "predictions.jsonl", "".join(lines).encode())
 
 
+# chapters/day06_engineering.md · Epochs that can be resumed
+FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which AdamW updates all weights in one pass over each
+
+
 # chapters/day09_sprint.md · An average of the weights
 def begin(config: RunConfig, device: torch.device) -> TrainingState:
     """A model with fresh or pretrained weights on its device, an optimizer and a scaler: the state before the first step."""
@@ -513,7 +568,9 @@ def begin(config: RunConfig, device: torch.device) -> TrainingState:
         load_initial(model, Path(config.initial, "model.safetensors"))
     model = model.to(device)
     groups = parameter_groups(model, config.model.num_layers, settings.layer_decay)
-    optimizer = torch.optim.AdamW(groups, settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        groups, settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in FUSED
+    )
     averaged = None
     if settings.ema > 0:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
@@ -609,6 +666,20 @@ def cut(path: Path, size: int) -> None:
         raise ValueError(f"{path} is missing or shorter than the {size} bytes that the checkpoint counted")
     with path.open("r+b") as file:
         file.truncate(size)
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
+def settled(config: Any, device: torch.device, folder: Path, resume: bool) -> Any:
+    """The config, of a run or a reading, with the device's number format in place of the autocast "auto".
+
+    See `choose_autocast`. A run that is resumed keeps the format that it began with.
+    """
+    if config.training.autocast != "auto":
+        return config
+    chosen, saved = choose_autocast(device, "auto"), folder / "config.yaml"
+    if resume and saved.is_file():
+        chosen = read_settings(type(config), saved).training.autocast
+    return replace(config, training=replace(config.training, autocast=chosen))
 
 
 # chapters/day07_experiments.md · Running it, and running it again
@@ -802,23 +873,6 @@ def parameter_groups(model: nn.Module, num_layers: int, layer_decay: float) -> l
 
 # chapters/day09_sprint.md · An average of the weights
 PARTS = ("model", "optimizer", "scaler", "averaged")
-
-
-# chapters/day09_sprint.md · An average of the weights
-def random_state() -> dict[str, Tensor]:
-    """The state of PyTorch's random number generators, of the GPU too if there is one."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-# chapters/day09_sprint.md · An average of the weights
-def set_random_state(state: dict[str, Tensor]) -> None:
-    """Go back to what `random_state` returned."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 # chapters/day09_sprint.md · An average of the weights

@@ -20,6 +20,7 @@ from minitransformer.config import (
     config_keys,
     core_schema,
     examples_of,
+    is_device,
     load_config,
     load_search,
     one_sentence,
@@ -120,6 +121,7 @@ def test_settings_check_their_ranges() -> None:
 # chapters/day06_engineering.md · Settings for today's switches
 def test_training_config_checks_todays_switches() -> None:
     assert TrainingConfig(batch_size=8, micro_batches=8, autocast="bf16").max_skipped == 10
+    assert is_device("mps") and is_device("cuda:1") and not is_device("tpu")
     for changes, words in [
         ({"micro_batches": 0}, "training.micro_batches must be at least 1, got 0"),
         (
@@ -190,21 +192,22 @@ def test_read_settings_reads_any_dataclass() -> None:
 
 
 # chapters/day06_engineering.md · `off` is False
-def test_load_config_reads_off_as_a_word() -> None:
-    text = "name: x\ndata: {name: toy}\nmodel: {vocab_size: 50}\ntraining: {autocast: off, learning_rate: 1e-3}\n"
+def test_load_config_reads_no_as_a_word() -> None:
+    text = "name: no\ndata: {name: toy}\nmodel: {vocab_size: 50}\ntraining: {autocast: auto, learning_rate: 1e-3}\n"
     with tempfile.TemporaryDirectory() as folder:
         path, copy = Path(folder, "run.yaml"), Path(folder, "copy.yaml")
         path.write_text(text)
         config = load_config(path)
-        assert config.training.autocast == "off" and config.training.learning_rate == 0.001
+        assert config.name == "no" and config.training.learning_rate == 0.001
         save_config(config, copy)
         assert load_config(copy) == config, "a saved config must read back as it was"
         assert load_config(copy, ["--training.autocast", "fp16"]).training.autocast == "fp16"
         for override, words in [
             (
                 "--training.autocast=half",
-                ("training.autocast must be one of 'off', 'bf16', 'fp16', got 'half'",),
+                ("training.autocast must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'half'",),
             ),
+            ("--training.autocast=off", ("training.autocast", "got 'off'")),
             ("--training.micro_batches=65", ("training.micro_batches", "65", "training.batch_size=64")),
             ("--training.device=tpu", ("training.device", "'tpu'", "cuda")),
         ]:
@@ -314,7 +317,7 @@ def test_training_config_refuses_what_no_schedule_can_do() -> None:
         except ValueError as error:
             assert f"training.{word.split(':')[0]}" in str(error) and word.split()[1] in str(error), error
     read = settings_of(
-        "data: {name: toy}", "training: {schedule: linear, warmup: 0.06, autocast: off}"
+        "data: {name: toy}", "training: {schedule: linear, warmup: 0.06, autocast: fp32}"
     ).training
     wanted = TrainingConfig(schedule="linear", warmup=0.06)
     assert asdict(wanted).items() <= asdict(read).items() and read.tensorboard is False

@@ -203,7 +203,7 @@ def test_masked_loss_is_the_mean_over_hidden_tokens():
 def test_masked_update_is_a_step_of_sgd():
     model, objective = small_masked_model().double(), MaskedLMTraining(rate=0.4, label_weight=0.5)
     state = TrainingState(
-        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "fp32")
     )
     batch = next(iter(make_corpus_loader(make_test_corpus(), 8, 4)))
     twin = small_masked_model().double()

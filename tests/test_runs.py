@@ -206,6 +206,8 @@ def test_machine_state_names_the_device() -> None:
         assert machine_state(device)["device"] == "cpu" and machine_state(device)["cpu"]
     with mock.patch.object(torch.cuda, "get_device_name", return_value="a fast one"):
         assert machine_state(torch.device("cuda"))["device"] == "a fast one"
+    with mock.patch("torch.get_device_module", return_value=object()):
+        assert machine_state(torch.device("mps"))["device"] == "mps"
 
 
 # chapters/day06_engineering.md · The run folder, version 2

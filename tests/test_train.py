@@ -26,7 +26,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minitransformer import config as newest
-from minitransformer.config import DataConfig, RunConfig, SearchConfig, TrainingConfig, load_config
+from minitransformer.config import (
+    DataConfig,
+    RunConfig,
+    SearchConfig,
+    TrainingConfig,
+    load_config,
+    save_config,
+)
 from minitransformer.data import Examples, load_examples, make_loader
 from minitransformer.evaluate import Metrics, evaluate
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
@@ -50,6 +57,7 @@ from minitransformer.train import (
     autocast_on,
     average,
     begin,
+    choose_autocast,
     choose_device,
     cut,
     depth_of,
@@ -77,6 +85,7 @@ from minitransformer.train import (
     set_learning_rate,
     set_random_state,
     settings_of,
+    settled,
     split_batch,
     tensorboard_writer,
     train_epoch,
@@ -155,7 +164,7 @@ def test_train_step_does_not_see_padding() -> None:
 
 # chapters/day06_engineering.md · `train_step`, complete
 def test_train_step_stops_before_nan_reaches_the_weights() -> None:
-    for dtype in ("off", "fp16"):
+    for dtype in ("fp32", "fp16"):
         model = small_model().float()
         optimizer = torch.optim.AdamW(model.parameters(), 0.1)
         scaler = make_scaler(torch.device("cpu"), dtype)
@@ -219,7 +228,7 @@ def test_train_epoch_drives_few_examples_to_zero_loss() -> None:
         ModelConfig(len(tokenizer.vocabulary), d_model=24, num_heads=3, d_ff=32, max_length=7, dropout=0.0)
     )
     state = TrainingState(
-        model, torch.optim.AdamW(model.parameters()), make_scaler(torch.device("cpu"), "off")
+        model, torch.optim.AdamW(model.parameters()), make_scaler(torch.device("cpu"), "fp32")
     )
     loader, losses = make_loader(examples, tokenizer, 4, shuffle=True, seed=0), []
     settings = TrainingConfig(learning_rate=5e-3, schedule="linear", warmup=0.1)
@@ -334,7 +343,9 @@ def test_run_epochs_logs_and_write_provenance_counts() -> None:
     tokenizer = WordTokenizer(Vocabulary.from_texts(examples.texts), max_length=9)
     torch.manual_seed(0)
     model = TransformerForSequenceClassification(ModelConfig(len(tokenizer.vocabulary), 8, 2, 12))
-    state = TrainingState(model, torch.optim.SGD(model.parameters()), make_scaler(torch.device("cpu"), "off"))
+    state = TrainingState(
+        model, torch.optim.SGD(model.parameters()), make_scaler(torch.device("cpu"), "fp32")
+    )
     loader, saved = make_loader(examples, tokenizer, 2, shuffle=True, seed=0), []
     settings = TrainingConfig(epochs=2, learning_rate=1e-9, log_every=4, checkpoint_every=2)
 
@@ -403,35 +414,56 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
 
 
 # chapters/day06_engineering.md · Autocast: who computes in which type?
-def test_choose_device_and_autocast_on() -> None:
-    cpu = choose_device("cpu")
-    assert cpu.type == "cpu" and choose_device("auto").type == (
-        "cuda" if torch.cuda.is_available() else "cpu"
-    )
+def test_choose_device_takes_the_accelerator_that_is_there() -> None:
+    for kind in ("cuda", "mps", "xpu"):
+        fakes = {"is_available": True, "current_accelerator": torch.device(kind), "device_count": 2}
+        with mock.patch.multiple(
+            torch.accelerator, **{n: mock.Mock(return_value=v) for n, v in fakes.items()}
+        ):
+            assert choose_device("auto").type == kind and choose_device("cpu").type == "cpu"
+            assert choose_device(f"{kind}:1") == torch.device(kind, 1)
+            no_device(f"{kind}:2")
+    with mock.patch.object(torch.accelerator, "is_available", return_value=False):
+        assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+        for name in ("cuda", "mps", "tpu"):
+            no_device(name)
+
+
+# chapters/day06_engineering.md · Autocast: who computes in which type?
+def no_device(name: str) -> None:
+    """`choose_device` must not take a name that is no device here."""
+    try:
+        choose_device(name)
+        raise AssertionError(f"{name} was accepted")
+    except ValueError as error:
+        assert "training.device must be one of auto, cpu" in str(error) and name in str(error)
+
+
+# chapters/day06_engineering.md · Autocast: who computes in which type?
+def test_autocast_on_and_choose_autocast() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
     a, b = torch.ones(2, 3), torch.ones(3, 5)
-    for name, kind in (("off", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         with autocast_on(cpu, name):
             assert (a @ b).dtype == kind, f"{name}: the product came in {(a @ b).dtype}"
         assert (a @ b).dtype == torch.float32, "the context leaks"
-    for make in (lambda: choose_device("tpu"), lambda: autocast_on(cpu, "fp8")):
-        try:
-            make()
-            raise AssertionError("a wrong name was accepted")
-        except ValueError as error:
-            assert re.search("training.(device|autocast) must be one of .*(tpu|fp8)", str(error))
-    with mock.patch.object(torch.cuda, "is_available", return_value=False):
-        assert choose_device("auto").type == "cpu"
-        try:
-            choose_device("cuda")
-            raise AssertionError("a GPU that is not there was accepted")
-        except ValueError as error:
-            assert "no GPU" in str(error)
+    try:
+        autocast_on(cpu, "fp8")
+        raise AssertionError("a wrong name was accepted")
+    except ValueError as error:
+        assert re.search("training.autocast must be one of .*fp8", str(error))
+    assert choose_autocast(cpu, "auto") in ("bf16", "fp32") and choose_autocast(cuda, "fp32") == "fp32"
+    for has, chosen in ((True, "bf16"), (False, "fp16")):
+        supported = mock.Mock(return_value=has)
+        with mock.patch.multiple(torch.cuda, device=mock.MagicMock(), is_bf16_supported=supported):
+            assert choose_autocast(cuda, "auto") == chosen
+    assert choose_autocast(torch.device("mps"), "auto") == "fp32"
 
 
 # chapters/day06_engineering.md · The rescue: scale the loss
 def test_make_scaler_scales_fp16_alone() -> None:
     loss = torch.tensor(3.0)
-    for dtype, factor in (("fp16", 2.0**16), ("bf16", 1.0), ("off", 1.0)):
+    for dtype, factor in (("fp16", 2.0**16), ("bf16", 1.0), ("fp32", 1.0)):
         assert make_scaler(torch.device("cpu"), dtype).scale(loss).item() == 3.0 * factor, dtype
 
 
@@ -454,7 +486,7 @@ def test_train_step_unscales_before_it_clips() -> None:
 
 # chapters/day06_engineering.md · `train_step`, complete
 def test_train_step_trains_in_every_type() -> None:
-    kinds = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     for dtype, kind in kinds.items():
         model, seen = small_model().float(), set()
         model.classifier.register_forward_hook(lambda module, inputs, output, s=seen: s.add(output.dtype))
@@ -465,6 +497,21 @@ def test_train_step_trains_in_every_type() -> None:
         assert abs(steps[0].loss - math.log(2)) < 0.1, f"{dtype}: {steps[0].loss}"
         assert steps[-1].loss < 0.1, f"{dtype} does not learn: {steps[-1].loss}"
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+# chapters/day06_engineering.md · What belongs to the state of a run
+def test_random_state_holds_the_devices_own_generator() -> None:
+    before, first = random_state(torch.device("cpu")), torch.rand(4)
+    set_random_state(before, torch.device("cpu"))
+    assert torch.equal(torch.rand(4), first) and set(before) == {"cpu"}
+    for device, which in ((torch.device("cuda", 1), (torch.device("cuda", 1),)), (torch.device("mps"), ())):
+        chip = mock.Mock(**{"get_rng_state.return_value": torch.tensor([7])})
+        with mock.patch.object(torch, "get_device_module", return_value=chip):
+            state = random_state(device)
+            set_random_state(state, device)
+            set_random_state(before, device)  # begun on a CPU: nothing to go back to
+        chip.get_rng_state.assert_called_once_with(*which)
+        chip.set_rng_state.assert_called_once_with(state[device.type], *which)
 
 
 # chapters/day06_engineering.md · What belongs to the state of a run
@@ -548,6 +595,20 @@ def test_identity_tells_runs_apart() -> None:
 
 
 # chapters/day06_engineering.md · `restore` and `fit`
+def test_settled_keeps_what_a_run_began_with() -> None:
+    config, mps = tiny_run(training=TrainingConfig(autocast="auto")), torch.device("mps")
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base)
+        here = settled(config, mps, folder, resume=True)
+        assert here.training.autocast == "fp32" and replace(here, training=config.training) == config
+        elsewhere = replace(config, training=replace(config.training, autocast="bf16"))
+        save_config(elsewhere, folder / "config.yaml")
+        assert settled(config, mps, folder, resume=True) == elsewhere
+        assert settled(config, mps, folder, resume=False) == here
+        assert settled(elsewhere, mps, folder, resume=False) == elsewhere
+
+
+# chapters/day06_engineering.md · `restore` and `fit`
 def dies_at(step: int) -> Any:
     """A context in which the `step`-th training step is interrupted, as by Ctrl-C."""
     clip, calls = nn.utils.clip_grad_norm_, []
@@ -608,7 +669,7 @@ def three_epochs(*overrides: str) -> RunConfig:
 # chapters/day06_engineering.md · `restore` and `fit`
 def test_fit_resumes_to_the_same_bits() -> None:
     with tempfile.TemporaryDirectory() as base:
-        for autocast in ("off", "fp16"):
+        for autocast in ("fp32", "fp16"):
             config = three_epochs("--training.autocast", autocast)
             whole, broken = Path(base, f"whole {autocast}"), Path(base, f"broken {autocast}")
             run_and_tell(config, whole)
@@ -734,7 +795,7 @@ def state_for_watching(rate: float = 0.3) -> TrainingState:
     config = ModelConfig(vocab_size=11, d_model=12, num_heads=3, d_ff=20, max_length=9, dropout=0.0)
     model = TransformerForSequenceClassification(config).double()
     return TrainingState(
-        model, torch.optim.SGD(model.parameters(), rate), make_scaler(torch.device("cpu"), "off")
+        model, torch.optim.SGD(model.parameters(), rate), make_scaler(torch.device("cpu"), "fp32")
     )
 
 
@@ -1000,7 +1061,7 @@ def test_the_loop_takes_any_objective():
 
     model = nn.Linear(2, 2)
     state = TrainingState(
-        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "fp32")
     )
     examples = Examples(["a film", "a cast", "a plot"] * 3, [0, 1, 0] * 3, "made up")
     tokenizer = WordTokenizer(Vocabulary.from_texts(examples.texts), 8)
@@ -1027,7 +1088,7 @@ def test_end_epoch_records_the_outcome():
 
     model = nn.Linear(1, 1, bias=False)
     state = TrainingState(
-        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "fp32")
     )
     state.averaged = AveragedModel(nn.Linear(1, 1, bias=False))
     nn.init.constant_(state.averaged.module.weight, 7.0)
@@ -1048,7 +1109,7 @@ def test_classification_is_the_default():
     batch = {"input_ids": torch.tensor([[2, 7, 3]]), "attention_mask": torch.ones(1, 3, dtype=torch.bool)}
     batch["labels"] = torch.tensor([1])
     state = TrainingState(
-        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "fp32")
     )
     expected = F.cross_entropy(model(batch["input_ids"]), batch["labels"]).item()
     result, measured = measured_step(state, batch, TrainingConfig(), 10)
@@ -1060,10 +1121,10 @@ def test_classification_is_the_default():
 def test_run_record_and_settings():
     model = nn.Linear(2, 2)
     state = TrainingState(
-        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "off")
+        model, torch.optim.SGD(model.parameters(), 0.1), make_scaler(torch.device("cpu"), "fp32")
     )
     state.step, state.tokens, state.seconds = 5, 1000, 4.0
-    record = run_record("x", "read", 3, {"made up": {}}, state, "off")
+    record = run_record("x", "read", 3, {"made up": {}}, state, "fp32")
     assert (record["class"], record["steps"], record["tokens_per_second"]) == ("read", 5, 250)
     settings = settings_of(TrainingHolder(TrainingConfig(device="cpu")))
     assert settings == settings_of(TrainingHolder(TrainingConfig(device="auto", checkpoint_every=7)))
@@ -1112,7 +1173,7 @@ def one_weight(ema: float) -> TrainingState:
     nn.init.ones_(model.weight)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
-    return TrainingState(model, optimizer, make_scaler(torch.device("cpu"), "off"), averaged=averaged)
+    return TrainingState(model, optimizer, make_scaler(torch.device("cpu"), "fp32"), averaged=averaged)
 
 
 # chapters/day09_sprint.md · An average of the weights
@@ -1149,8 +1210,9 @@ def test_state_with_an_average():
     assert state.parts() == [*PARTS] and plain.parts() == ["model", "optimizer", "scaler"]
     assert plain.outcome is plain.model
     torch.manual_seed(3)
-    before, first = random_state(), torch.rand(4)
-    set_random_state(before)
+    cpu = torch.device("cpu")
+    before, first = random_state(cpu), torch.rand(4)
+    set_random_state(before, cpu)
     assert torch.equal(torch.rand(4), first)
     plain.load_state_dict({**plain.state_dict(), "counts": {}})
     try:
@@ -1195,7 +1257,7 @@ def test_r_drop():
     torch.manual_seed(1)
     total = torch.zeros(())
     for part in parts:
-        one, two = (logits_of(model, part, "off") for _ in range(2))
+        one, two = (logits_of(model, part, "fp32") for _ in range(2))
         labels = part["labels"]
         total = total + (F.cross_entropy(one, labels) + F.cross_entropy(two, labels)) / 2 * len(labels) / 8
         p, q = one.softmax(-1), two.softmax(-1)

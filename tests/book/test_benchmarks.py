@@ -201,3 +201,13 @@ def test_press_prints_every_row():
     assert all(re.fullmatch(r"\d+\.\d\d", value) for value in seconds)
     refused = run("press", "--rounds", "0")
     assert refused.returncode == 2 and "--rounds must be at least 1" in refused.stderr
+
+
+def test_optimizer_prints_every_model():
+    done = run("optimizer", "--device", "cpu", "--batch-size", "1", "--length", "1", "--seconds", "0")
+    assert done.returncode == 0, done.stderr
+    rows = cells(done.stdout)
+    assert [row[0] for row in rows] == ["shipped", "sst2_scratch"]
+    for row in rows:
+        assert all(re.fullmatch(r"[\d.]+ ms", value) for value in row[1:3])
+        assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)", row[3])
