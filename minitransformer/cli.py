@@ -73,6 +73,7 @@ def build_parser() -> Parser:
     score.add_argument("--split", choices=("validation", "test"), default="validation")
     score.add_argument("--json", action="store_true", help="print one JSON object")
     label = commands.add_parser("predict", allow_abbrev=False, help="label texts as negative or positive")
+    label.epilog = "a text that begins with a dash goes after --: predict -- -boring"
     label.add_argument(
         "texts", metavar="TEXT", nargs="*", help="without any: one text a line on standard input"
     )

@@ -306,10 +306,14 @@ def test_predict_takes_every_text():
             "ein wunderbarer Film",
             "это хорошо",
             "好电影",
-            "a\x00\x07film",
+            "a\x01\x07film",
         ):
             code, out, err = call("predict", "--run", run, "--", text)
-            assert code == 0 and out.count("\n") == 1 and err.count("\n") == ("👍" in text), (text, out, err)
+            assert code == 0 and out.count("\n") == 1 and (not err or "mostly unknown" in err), (
+                text,
+                out,
+                err,
+            )
             assert out.split()[0] in ("negative", "positive")
         code, out, err = call("predict", "--run", run, "good " * 10_000)
         assert code == 0 and out.startswith(("negative", "positive"))
