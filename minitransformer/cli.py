@@ -2,12 +2,15 @@
 """The command line, `minitransformer train`, `pretrain`, `convert`, `reproduce`, `evaluate`, `report` and `predict`."""
 
 import argparse
+import itertools
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from io import BufferedIOBase
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import minitransformer
 from minitransformer.bert import convert
@@ -18,6 +21,7 @@ from minitransformer.recipe import film_texts, reproduce
 from minitransformer.report import evaluate_split, markdown_table, summarize, write_report
 from minitransformer.runs import load_run, read_evaluations
 from minitransformer.selftrain import label_sentences
+from minitransformer.tokenizer import WordTokenizer
 from minitransformer.train import fit, search
 
 __all__ = [
@@ -27,10 +31,12 @@ __all__ = [
     "add_train",
     "add_training",
     "build_parser",
+    "check_text",
     "convert_bert",
     "evaluate_run",
     "main",
     "predict_texts",
+    "read_lines",
     "read_texts",
     "report_evaluation",
     "reproduce_recipe",
@@ -67,6 +73,7 @@ def build_parser() -> Parser:
     score.add_argument("--split", choices=("validation", "test"), default="validation")
     score.add_argument("--json", action="store_true", help="print one JSON object")
     label = commands.add_parser("predict", allow_abbrev=False, help="label texts as negative or positive")
+    label.epilog = "a text that begins with a dash goes after --: predict -- -boring"
     label.add_argument(
         "texts", metavar="TEXT", nargs="*", help="without any: one text a line on standard input"
     )
@@ -115,6 +122,7 @@ def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
     elif settings:
         raise ValueError(
             f"unknown arguments {' '.join(settings)}; see `minitransformer {arguments.command} --help`"
+            + (f"; a text goes after --: predict -- {settings[0]!r}" if "texts" in arguments else "")
         )
     elif arguments.command == "label":
         folder, corpus = Path(arguments.output), arguments.corpus
@@ -200,33 +208,95 @@ def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
 
 
 # chapters/day06_engineering.md · The command line
-def read_texts(arguments: Sequence[str], lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Where each text stands, and the text: the arguments, or the lines of standard input if there are none."""
-    if arguments:
-        yield from ((f"text {i}", text) for i, text in enumerate(arguments, 1))
-    else:
-        yield from ((f"line {i}", line.rstrip("\n")) for i, line in enumerate(lines, 1))
+def read_lines(stream: BufferedIOBase) -> Iterator[list[str]]:
+    """The lines of a stream without their ends, as many at once as have come; they end as in Unix, Windows or old Macs."""
+    rest = b""
+    while chunk := stream.read1(1 << 14):
+        *lines, rest = re.split(rb"\r{0,2}\n|\r(?!\r?\Z)", rest + chunk)
+        yield [line.decode(errors="surrogateescape") for line in lines]
+    yield [rest.decode(errors="surrogateescape")]
 
 
 # chapters/day06_engineering.md · The command line
-def predict_texts(folder: str | Path, texts: Iterator[tuple[str, str]], as_json: bool) -> None:
-    """Label texts one by one, and print each answer at once.
+def read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[str, str]]]:
+    """Where each text stands, and the text: the arguments, or the lines of standard input if there are none.
+
+    A byte-order mark and a line's end are no part of a text, blank lines at the end are no texts. The lists are
+    windows: what has come. Raises ValueError if there is no standard input.
+    """
+    stream: Any = getattr(stdin, "buffer", None)
+    if not arguments and stream is None:
+        raise ValueError("there is no standard input: give the texts as arguments")
+    word, windows = ("text", [arguments]) if arguments else ("line", read_lines(stream))
+    places, waiting = itertools.count(1), []
+    for window in windows:
+        waiting += [(f"{word} {next(places)}", text.lstrip("\ufeff").rstrip("\r\n")) for text in window]
+        filled = [i for i, (_, text) in enumerate(waiting, 1) if arguments or text.strip()]
+        end = max(filled, default=0)
+        ready, waiting = waiting[:end], waiting[end:]
+        yield ready
+
+
+# chapters/day06_engineering.md · The command line
+def check_text(place: str, text: str, tokenizer: WordTokenizer) -> str:
+    """The text, if a model can answer it; a warning is printed if it is cut, or mostly unknown.
 
     Raises:
-        ValueError: at the first empty text; what came before has been printed.
+        ValueError: if it is not UTF-8, or nothing in it can be read.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        what = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "half of a character"
+        raise ValueError(f"{place} is not UTF-8, the encoding that is read: it holds {what}") from None
+    if not any(letter.isprintable() and not letter.isspace() for letter in text):
+        raise ValueError(f"{place} is empty, and an empty text has no sentiment")
+    if "\0" in text:
+        raise ValueError(f"{place} holds a NUL, as UTF-16 does: it must be UTF-8")
+    tokens, limit = tokenizer.tokenize(text), tokenizer.max_length
+    if not tokens:
+        raise ValueError(f"{place} is empty for the tokenizer, and an empty text has no sentiment")
+    if len(tokens) + 2 > limit:
+        _warn(f"{place} has {len(tokens) + 2} tokens, of which the first {limit} are read")
+    if 2 * (unknown := _unknown(tokens[: limit - 2], tokenizer)) > len(tokens[: limit - 2]):
+        words = (word[:20] for word in text.split() if _unknown(tokenizer.tokenize(word), tokenizer))
+        some = " ".join(itertools.islice(words, 5))
+        _warn(f"{place} is mostly unknown to the model, {unknown} of its tokens, as in: {some}")
+    return text
+
+
+# chapters/day06_engineering.md · The command line
+def _unknown(tokens: list[str], tokenizer: WordTokenizer) -> int:
+    return sum(token == "[UNK]" or token not in tokenizer.vocabulary.ids for token in tokens)
+
+
+# chapters/day06_engineering.md · The command line
+def _warn(message: str) -> None:
+    print("warning:", message, file=sys.stderr)
+
+
+# chapters/day06_engineering.md · The command line
+def predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as_json: bool) -> None:
+    """Label the texts of each window, and print the answers in order.
+
+    Raises:
+        ValueError: at the first text that cannot be answered; what came before has been printed.
     """
     _, model, tokenizer = load_run(folder)
-    for place, text in texts:
-        if not text.strip():
-            raise ValueError(f"{place} is empty, and an empty text has no sentiment")
-        if (length := len(tokenizer.tokenize(text)) + 2) > tokenizer.max_length:
-            print(
-                f"warning: {place} has {length} tokens, of which the first {tokenizer.max_length} are read",
-                file=sys.stderr,
-            )
-        answer = classify(model, tokenizer, [text])[0]
-        for_people = f"{answer.label}  {answer.probability:.2f}  {text}"
-        print(json.dumps(asdict(answer), ensure_ascii=False) if as_json else for_people, flush=True)
+    for window in texts:
+        ready, fault = [], None
+        try:
+            for place, text in window:
+                ready.append(check_text(place, text, tokenizer))
+        except ValueError as error:
+            fault = error
+        for answer in classify(model, tokenizer, ready) if ready else []:
+            for_people = f"{answer.label}  {answer.probability:.2f}  {answer.text}"
+            print(json.dumps(asdict(answer), ensure_ascii=False) if as_json else for_people)
+        sys.stdout.flush()
+        if fault:
+            raise fault
 
 
 # chapters/day09_sprint.md · The command

@@ -163,8 +163,8 @@ def read_records(folder: str | Path, kind: str) -> list[dict]:
 
     A last line without its end, which a killed run may leave, is not read.
     """
-    lines = Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = Path(folder, "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith(b"\n")]
     return [record for record in records if record["kind"] == kind]
 
 
@@ -259,7 +259,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 # chapters/day06_engineering.md · The run folder, version 2
 def read_predictions(folder: str | Path) -> list[dict]:
     """What a run's model answered on the validation examples, in order (see `train.write_predictions`)."""
-    lines = Path(folder, "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = Path(folder, "predictions.jsonl").read_bytes().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -318,7 +318,7 @@ def read_labelled(folder: str | Path, confidence: float) -> Examples:
     """
     record, path = read_run_record(folder), Path(folder, "sentences.jsonl")
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
         sure = [(r["text"], int(r["positive"] > 0.5)) for r in rows if sureness(r["positive"]) >= confidence]
     except OSError:
         raise ValueError(f"{folder} holds no labelled sentences: there is no sentences.jsonl in it") from None
@@ -412,7 +412,7 @@ def read_answers(folder: str | Path, split: str) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     answers = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             answer = json.loads(line)
             answers.append({name: answer[name] for name in ANSWER})

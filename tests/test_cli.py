@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,10 +24,12 @@ from minitransformer.cli import (
     add_train,
     add_training,
     build_parser,
+    check_text,
     convert_bert,
     evaluate_run,
     main,
     predict_texts,
+    read_lines,
     read_texts,
     report_evaluation,
     reproduce_recipe,
@@ -134,11 +136,11 @@ def test_evaluate_and_predict_keep_their_promise_to_programs() -> None:
         code, out, err = command("predict", *texts, "--run", run, "--json")
         answers = [json.loads(line) for line in out.splitlines()]
         assert code == 0 and [answer["text"] for answer in answers] == texts and "schöner" in out
-        assert "text 3 has 32 tokens" in err and err.count("\n") == 1, err
+        assert "text 3 has 32 tokens" in err and "text 2 is mostly unknown" in err, err
         for answer in answers:
             assert list(answer) == ["text", "label", "probability"]
             assert answer["label"] in ("negative", "positive") and 0.5 <= answer["probability"] <= 1
-        with mock.patch.object(sys, "stdin", StringIO("a fine film\n  \na dull film\n")):
+        with mock.patch.object(sys, "stdin", TextIOWrapper(BytesIO(b"a fine film\n  \na dull film\n"))):
             code, out, err = command("predict", "--run", run)
         assert code == 2 and out.count("\n") == 1 and "line 2 is empty" in err, (
             "answers before the empty line"
@@ -194,16 +196,31 @@ def test_wrong_settings_start_nothing() -> None:
 
 
 # chapters/day06_engineering.md · The command line
-def test_read_texts_and_predict_texts_say_where() -> None:
-    assert list(read_texts(["a", "b c"], ["never read"])) == [("text 1", "a"), ("text 2", "b c")]
-    assert list(read_texts([], ["a\n", "\n"])) == [("line 1", "a"), ("line 2", "")]
+def test_texts_come_with_their_place_and_stop_at_the_first_bad_one() -> None:
+    assert list(read_texts(["a", "b c"], None)) == [[("text 1", "a"), ("text 2", "b c")]]
+    assert list(read_lines(BytesIO(b"one\r\ntw\xc3\xb6"))) == [["one"], ["twö"]]
+    content = "\ufeffa film\r\nfine\u2028film\n".encode() + b"caf\xe9\na dull film\n\n"
+    texts = list(read_texts([], TextIOWrapper(BytesIO(content))))
+    places = [
+        ("line 1", "a film"),
+        ("line 2", "fine\u2028film"),
+        ("line 3", "caf\udce9"),
+        ("line 4", "a dull film"),
+    ]
+    assert texts == [places, []], "neither mark nor line end, and no blank line at the end"
     with tempfile.TemporaryDirectory() as base:
         config, run = Path(base, "small.yaml"), Path(base, "run")
         config.write_text(SMALL_RUN)
         assert command("train", config, "--output", run)[0] == 0
+        tokenizer = load_run(run)[2]
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            predict_texts(run, iter([("text 7", "a film " * 20)]), as_json=False)
-    assert out.getvalue().rstrip().endswith("a film") and "text 7 has 42 tokens" in err.getvalue()
+            assert check_text("text 7", "a film " * 20, tokenizer) == "a film " * 20
+            try:
+                predict_texts(run, texts, as_json=False)
+                raise AssertionError("a text was answered that is not UTF-8")
+            except ValueError as error:
+                assert "line 3 is not UTF-8" in str(error) and "0xe9" in str(error), error
+    assert out.getvalue().count("\n") == 2 and "text 7 has 42 tokens" in err.getvalue()
 
 
 # chapters/day07_experiments.md · `report` and `search` on the command line
@@ -289,10 +306,14 @@ def test_predict_takes_every_text():
             "ein wunderbarer Film",
             "это хорошо",
             "好电影",
-            "a\x00\x07film",
+            "a\x01\x07film",
         ):
             code, out, err = call("predict", "--run", run, "--", text)
-            assert code == 0 and out.count("\n") == 1 and not err, (text, out, err)
+            assert code == 0 and out.count("\n") == 1 and (not err or "mostly unknown" in err), (
+                text,
+                out,
+                err,
+            )
             assert out.split()[0] in ("negative", "positive")
         code, out, err = call("predict", "--run", run, "good " * 10_000)
         assert code == 0 and out.startswith(("negative", "positive"))
