@@ -8,6 +8,7 @@ One room per step:
 - `write`    files -> disk, all or nothing
 - `check`    rules over chapters and output
 - `tidy`     canonical Markdown and ruff formatting of the chapters' own cells
+- `execute`  the pages' cells, side by side, before Sphinx reads the pages
 - `sphinx_extension`   badges, diffs and the problem log on the pages
 - `__main__` the command line, `python -m book.press`
 """

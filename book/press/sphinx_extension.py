@@ -18,6 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
+from book.press.execute import execute_ahead
 from book.press.floors import PACKAGE, ROOT, TESTS
 from book.press.read import Chapter, read_chapters
 from book.press.tangle import Definition, read_book, superseded
@@ -202,5 +203,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", without_thebe)
     app.connect("builder-inited", collect)
     app.connect("builder-inited", one_page_as_many)
+    app.connect("env-before-read-docs", execute_ahead)
     app.connect("build-finished", copy_mathjax)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
