@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -172,7 +172,7 @@ def plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
     """BERT's lower case, or the `casing` that its normalizer is given; then what the Penn Treebank tore apart is joined: "do n't" becomes "don't", "-lrb-" a bracket."""
     return normalizers.Sequence(
         [
-            normalizers.BertNormalizer(**casing),
+            normalizers.BertNormalizer(**cast(Any, casing)),
             normalizers.Replace(Regex(r"(?<=\w) n't\b"), "n't"),
             normalizers.Replace("-lrb-", "("),
             normalizers.Replace("-rrb-", ")"),

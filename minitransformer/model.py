@@ -306,5 +306,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read: there is no such file") from None
     except (OSError, SafetensorError) as error:
         if path.is_file() and path.read_bytes()[:23] == b"version https://git-lfs":
-            error = ValueError("it is a Git LFS pointer; run `git lfs pull` there")
+            raise ValueError(
+                f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
+            ) from None
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from None

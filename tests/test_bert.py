@@ -282,11 +282,7 @@ def test_convert_refuses_what_is_no_bert():
         contents = {path.name: path.read_bytes() for path in source.iterdir()}
         broken = {
             "vocab.txt": [(None, "not the folder of a BERT"), (b"[PAD]\n[UNK]\n", "2 lines")],
-            "config.json": [
-                (None, "not the folder of a BERT"),
-                (b"{", "not the folder"),
-                (b"{}", "12 layers"),
-            ],
+            "config.json": [(None, "not the folder"), (b"{", "not the folder"), (b"{}", "12 layers")],
             "model.safetensors": [
                 (None, "no model.safetensors"),
                 (contents["model.safetensors"][:900], "complete"),
