@@ -3,12 +3,15 @@
 
 import hashlib
 import json
+import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, normalizers
 from torch import Tensor
@@ -77,17 +80,24 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     """The weights of a BERT under the names of `TransformerEncoder`; what belongs to BERT's heads is left out.
 
     Raises:
-        ValueError: about the first weight that is missing.
+        ValueError: about the first weight that is missing, there twice, or of no place in such an encoder.
     """
-    plain = {name.removeprefix("bert."): value for name, value in state.items()}
-    plain = {name.replace(".gamma", ".weight").replace(".beta", ".bias"): plain[name] for name in plain}
-    names = bert_names(num_layers)
-    for theirs in names:
-        if theirs not in plain:
-            raise ValueError(
-                f"these are not the weights of a BERT of {num_layers} layers: {theirs} is missing"
-            )
-    return {ours: plain[theirs] for theirs, ours in names.items()}
+    plain: dict[str, str] = {}  # BERT's name: the name in the file
+    for name in state:
+        short = re.sub(r"^((module|_orig_mod|bert)\.)+", "", name)
+        short = re.sub("gamma$", "weight", re.sub("beta$", "bias", short))
+        if short in plain:
+            raise ValueError(f"{short} is there twice, as {plain[short]} and as {name}")
+        plain[short] = name
+    names, wanted = bert_names(num_layers), f"these are not the weights of a BERT of {num_layers} layers"
+    if missing := [name for name in names if name not in plain]:
+        raise ValueError(
+            f"{wanted}: {missing[0]} is missing; the first names there are {', '.join(list(state)[:3]) or 'none'}"
+        )
+    for short in plain.keys() - names.keys() - {"embeddings.position_ids", "embeddings.token_type_ids"}:
+        if short.startswith(("embeddings.", "encoder.")):
+            raise ValueError(f"{wanted}: {plain[short]} has no place in it")
+    return {ours: state[plain[theirs]] for theirs, ours in names.items()}
 
 
 # chapters/day11_deeper.md · Two lists of names
@@ -111,23 +121,35 @@ CONFIG_NAMES = {
     "pad_token_id": "padding_id",
 }
 
+# chapters/day11_deeper.md · The same settings, the same numbers
+_BERT_DEFAULTS = dict(  # what a config.json leaves out is as in BERT-base
+    zip(CONFIG_NAMES, (30522, 768, 12, 3072, 12, 512, 0.1, "gelu", 1e-12, 2, 0), strict=True)
+)
+
 
 # chapters/day11_deeper.md · The same settings, the same numbers
 def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
     """The `ModelConfig` of a BERT's `config.json`.
 
     Raises:
-        ValueError: if it is another kind of model, or a setting is missing or not one of ours.
+        ValueError: if it is another kind of model, or a setting is not one of ours.
     """
-    kind, positions = settings.get("model_type"), settings.get("position_embedding_type", "absolute")
-    if kind != "bert" or positions != "absolute" or settings.get("is_decoder"):
-        raise ValueError(
-            f"model_type must be 'bert', an encoder with position_embedding_type 'absolute', got {kind!r} with {positions!r}{', a decoder' if settings.get('is_decoder') else ''}"
+    if not isinstance(settings, dict):
+        raise ValueError(f"the config of a BERT must be an object of names and values, got {settings!r:.40}")
+    fixed = {"model_type": "bert", "position_embedding_type": "absolute"}
+    for name, wanted in (fixed | {"is_decoder": False, "add_cross_attention": False}).items():
+        require(settings.get(name, wanted) == wanted, name, settings.get(name), f"{wanted!r} for our encoder")
+    found = {ours: settings.get(theirs, _BERT_DEFAULTS[theirs]) for theirs, ours in CONFIG_NAMES.items()}
+    if (rate := settings.get("attention_probs_dropout_prob", 0.1)) != found["dropout"]:
+        warnings.warn(
+            f"attention_probs_dropout_prob is {rate}, but our encoder has one dropout, hidden_dropout_prob: {found['dropout']}",
+            stacklevel=2,
         )
-    if missing := [name for name in CONFIG_NAMES if name not in settings]:
-        raise ValueError(f"the config of a BERT must hold {missing[0]}")
-    found = {ours: settings[theirs] for theirs, ours in CONFIG_NAMES.items()}
-    return ModelConfig(**found, norm_first=False, embedding_norm=True)
+    try:
+        return ModelConfig(**found, norm_first=False, embedding_norm=True)
+    except ValueError as error:
+        theirs = {ours: theirs for theirs, ours in CONFIG_NAMES.items()}.get(str(error).split()[0], "a value")
+        raise ValueError(f"{theirs} in the config of a BERT: {error}") from None
 
 
 # chapters/day11_deeper.md · The same settings, the same numbers
@@ -146,11 +168,11 @@ def config_to_bert(config: ModelConfig) -> dict[str, Any]:
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
-def plain_normalizer() -> normalizers.Normalizer:
-    """BERT's lower case; then what the Penn Treebank tore apart is joined: "do n't" becomes "don't", "-lrb-" a bracket."""
+def plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
+    """BERT's lower case, or the `casing` that its normalizer is given; then what the Penn Treebank tore apart is joined: "do n't" becomes "don't", "-lrb-" a bracket."""
     return normalizers.Sequence(
         [
-            normalizers.BertNormalizer(lowercase=True),
+            normalizers.BertNormalizer(**cast(Any, casing)),
             normalizers.Replace(Regex(r"(?<=\w) n't\b"), "n't"),
             normalizers.Replace("-lrb-", "("),
             normalizers.Replace("-rrb-", ")"),
@@ -159,15 +181,15 @@ def plain_normalizer() -> normalizers.Normalizer:
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
-def wordpiece(tokens: Sequence[str]) -> Tokenizer:
+def wordpiece(tokens: Sequence[str], **casing: bool | None) -> Tokenizer:
     """The library's WordPiece tokenizer of a vocabulary, with `plain_normalizer`."""
     backend = bert_backend(models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]"))
-    backend.normalizer = plain_normalizer()
+    backend.normalizer = plain_normalizer(**casing)
     return backend
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
-def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int) -> list[str]:
+def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int, **casing: bool | None) -> list[str]:
     """At most `size` pieces of a BERT vocabulary: special tokens, single characters, then those that `texts` use most.
 
     Special tokens come first, where our tokenizers want them; the rest keeps the vocabulary's order.
@@ -184,7 +206,7 @@ def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int) -> list[
     )
     counts: Counter[str] = Counter()
     if size < len(tokens):
-        full = wordpiece(tokens)
+        full = wordpiece(tokens, **casing)
         for text in texts:
             counts.update(full.encode(text, add_special_tokens=False).tokens)
         require(bool(counts), "texts", "none", "given, to choose the entries by")
@@ -194,7 +216,10 @@ def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int) -> list[
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
-BERT_FILES = ("config.json", "model.safetensors", "vocab.txt")
+BERT_FILES = (
+    *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *("vocab.txt", "tokenizer_config.json", "tokenizer.json"),
+)
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
@@ -222,23 +247,104 @@ def source_name(source: str | Path) -> str:
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
+def _text(path: Path) -> str:
+    """The text of a file in the folder of a BERT, without a byte-order mark."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.parent} is not the folder of a BERT: {path.name}: {error}") from None
+    if text.startswith("version https://git-lfs"):
+        raise ValueError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there")
+    return text
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of the folder of a BERT."""
+    try:
+        found = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path.parent} is not the folder of a BERT: {path.name} is not JSON: {error}"
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.parent} is not the folder of a BERT: {path.name} is not a JSON object")
+    return found
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def _casing(folder: Path) -> dict[str, bool | None]:
+    """What the tokenizer of a BERT does to letters, for `BertNormalizer`; one of another kind is refused."""
+    paths = (folder / "tokenizer_config.json", folder / "tokenizer.json")
+    config, whole = (_json(path) if path.exists() else {} for path in paths)
+    known = (None, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+    parts = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
+    allowed: dict[str, tuple[object, ...]] = {"tokenizer_class": known, "never_split": (None, [])}
+    allowed |= {"do_basic_tokenize": (None, True), "do_lower_case": (None, True, False)}
+    allowed |= {name: (None, True, False) for name in ("strip_accents", "tokenize_chinese_chars")}
+    allowed |= {f"{token.strip('[]').lower()}_token": (None, token) for token in SPECIAL_TOKENS}
+    for name, values in allowed.items():
+        value = config.get(name)
+        value = value.get("content") if isinstance(value, dict) else value
+        require(value in values, f"{paths[0]}: {name}", value, f"one of {list(values)}")
+    for name, kind in parts.items() if whole else ():
+        found = (whole.get(name) or {}).get("type")
+        require(found == kind, f"{paths[1]}: the type of {name}", found, kind)
+    added = [*(config.get("added_tokens_decoder") or {}).values(), *(whole.get("added_tokens") or [])]
+    for token in added:
+        content = token.get("content")
+        require(content in SPECIAL_TOKENS, f"{folder}: an added token", content, "one of BERT's five")
+    says = whole.get("normalizer", {})
+    require(says.get("clean_text", True), f"{paths[1]}: clean_text", False, "true")
+    first = {"lowercase": "do_lower_case", "handle_chinese_chars": "tokenize_chinese_chars"}
+    casing = {"lowercase": True, "handle_chinese_chars": True, "strip_accents": None}
+    return {n: config.get(first.get(n, n), says.get(n, value)) for n, value in casing.items()}
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
 def read_bert(folder: Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
-    """Config, vocabulary and weights (under our names) in the folder of a BERT.
+    """Config, vocabulary and weights (float32, under our names) in the folder of a BERT.
 
     Raises:
         ValueError: one sentence, if a file is missing, broken, or not that of a BERT.
     """
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tokens = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not the folder of a BERT: {error}") from None
-    config = config_from_bert(settings)
-    if len(tokens) != config.vocab_size:
+    config = config_from_bert(_json(folder / "config.json"))
+    lines = _text(folder / "vocab.txt").removesuffix("\n").split("\n")  # no other character ends a line
+    tokens = [line.removesuffix("\r") for line in lines]
+    token, count = Counter(tokens).most_common(1)[0]
+    require(count == 1, f"{folder}: a token of vocab.txt", token, f"there once, not {count} times")
+    if len(tokens) > config.vocab_size:
         raise ValueError(
             f"{folder}: vocab.txt has {len(tokens)} lines, but the model {config.vocab_size} entries"
         )
-    return config, tokens, from_bert(read_weights(folder / "model.safetensors"), config.num_layers)
+    for token in SPECIAL_TOKENS:
+        require(token in tokens, f"{folder}: vocab.txt", f"{len(tokens)} lines", f"a vocabulary with {token}")
+    path = folder / "model.safetensors"
+    if not path.is_file() and not path.with_name(f"{path.name}.index.json").is_file():
+        kinds = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ckpt", ".index")
+        others = sorted(other.name for other in folder.iterdir() if other.suffix in kinds)
+        raise ValueError(
+            f"{folder} has no model.safetensors{', only ' + ', '.join(others) if others else ''}: "
+            "load it with transformers and write one with save_pretrained; other formats are not read here"
+        )
+    weights = from_bert(read_weights(path), config.num_layers)
+    with torch.device("meta"):
+        shapes = _encoder(config).state_dict()
+    theirs = {ours: theirs for theirs, ours in bert_names(config.num_layers).items()}
+    for name, value in weights.items():
+        ours, fits = shapes[name].shape if name in shapes else "missing", f"{path}: {theirs[name]}"
+        require(value.shape == ours, fits, list(value.shape), f"{list(ours)} to fit config.json")
+        require(value.is_floating_point(), fits, str(value.dtype), "of a floating-point type")
+        require(bool(value.isfinite().all()), fits, "NaN or infinity", "finite")
+    return config, tokens, {name: value.float() for name, value in weights.items()}
+
+
+# chapters/day11_deeper.md · Real weights, and their tokenizer
+def _encoder(config: ModelConfig) -> TransformerEncoder:
+    """A fresh encoder of a config."""
+    settings = asdict(config)
+    del settings["num_labels"], settings["pooling"]  # the two that belong to the head
+    return TransformerEncoder(**settings)
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
@@ -249,14 +355,8 @@ def from_pretrained(source: str | Path) -> TransformerEncoder:
         ValueError: one sentence, if there is no BERT, or its weights do not fit its config.
     """
     config, _, weights = read_bert(bert_folder(source))
-    settings = asdict(config)
-    del settings["num_labels"], settings["pooling"]  # the two that belong to the head
-    encoder = TransformerEncoder(**settings)
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{source}: the weights do not fit config.json: {reason}") from None
+    encoder = _encoder(config)
+    encoder.load_state_dict(weights)
     return encoder.eval()
 
 
@@ -276,13 +376,13 @@ def convert(
     found, folder = bert_folder(source), Path(folder)
     require(not (folder / "metrics.jsonl").exists(), "the folder", str(folder), "one that holds no run")
     config, tokens, weights = read_bert(found)
-    kept = kept_pieces(tokens, texts, len(tokens) if vocab_size is None else vocab_size)
-    ids = {token: i for i, token in enumerate(tokens)}
+    casing, ids = _casing(found), {token: i for i, token in enumerate(tokens)}
+    kept = kept_pieces(tokens, texts, len(tokens) if vocab_size is None else vocab_size, **casing)
     weights["embedding.weight"] = weights["embedding.weight"][[ids[token] for token in kept]]
     length = min(max_length, config.max_length)
     weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
     config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
-    tokenizer = WordPieceTokenizer(wordpiece(kept), length)
+    tokenizer = WordPieceTokenizer(wordpiece(kept, **casing), length)
     digest = hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest()
     origin: dict[str, Any] = {"source": source_name(source), "file": "model.safetensors", "sha256": digest}
     origin["vocab_size"] = vocab_size

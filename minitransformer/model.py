@@ -266,18 +266,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ValueError: one sentence, if a file is missing or broken.
     """
     index = path.with_name(path.name + ".index.json")
-    if not path.is_file() and index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{index} is not the index of a model's files") from None
-        return {name: value for file in names for name, value in read_weights(path.with_name(file)).items()}
+    if path.is_file() or not index.is_file():
+        return _read_file(path)
     try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path} cannot be read: there is no such file") from None
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        inside = all(Path(file).name == file for file in places.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} is not the index of a model's files") from None
+    if not inside:
+        raise ValueError(f"{index} names a file outside its folder")
+    files = {file: _read_file(path.with_name(file)) for file in sorted(set(places.values()))}
+    if {(name, file) for file in files for name in files[file]} != set(places.items()):
+        raise ValueError(f"{index} does not name the tensors that its files hold, each once")
+    return {name: value for found in files.values() for name, value in found.items()}
 
 
 # chapters/day10_report.md · Weights that fit into a repository
@@ -294,3 +295,18 @@ def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Pa
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
     return [folder / name for name in plan.filename_to_tensors]
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def _read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path} cannot be read: there is no such file") from None
+    except (OSError, SafetensorError) as error:
+        if path.is_file() and path.read_bytes()[:23] == b"version https://git-lfs":
+            raise ValueError(
+                f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
+            ) from None
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
