@@ -16,9 +16,12 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+import yaml
+from sphinx.project import Project
 
 from book.press.floors import CHAPTERS, ROOT
 from book.press.read import chapter_paths
+from book.press.tidy import tidied
 
 NAMES = [path.name for path in chapter_paths()]
 Ask = Callable[..., dict]
@@ -140,3 +143,46 @@ def test_a_chapter_survives_the_way_to_a_notebook_and_back(name, tmp_path):
     nbformat.write(jupytext.reads(text, fmt="md:myst"), notebook)
     jupytext.write(nbformat.read(notebook, as_version=4), copy, fmt="md:myst")
     assert copy.read_text(encoding="utf-8") == text
+
+
+def test_the_name_of_another_kernel_is_put_right_by_the_press(tmp_path):
+    text = (CHAPTERS / NAMES[0]).read_text(encoding="utf-8")
+    (copy := tmp_path / NAMES[0]).write_text(
+        text.replace("display_name: Python 3", "display_name: .venv (3.13)"), encoding="utf-8"
+    )
+    assert copy.read_text(encoding="utf-8") != text
+    assert tidied(copy) == text
+
+
+def test_a_notebook_beside_its_chapter_is_no_page_of_the_book(tmp_path):
+    patterns = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["exclude_patterns"]
+    (tmp_path / "chapters").mkdir()
+    for name in ("a.md", "a.ipynb", "b.md", "Untitled.ipynb"):
+        (tmp_path / "chapters" / name).touch()
+    project = Project(str(tmp_path), {".md": "md", ".ipynb": "nb"})
+    assert project.discover(patterns) == {"chapters/a", "chapters/b"}
+    assert project.doc2path("chapters/a", absolute=False) == "chapters/a.md"
+
+
+def test_a_notebook_beside_its_chapter_is_not_run(tmp_path):
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    (tmp_path / "chapters").mkdir()
+    for name in ("day01_a.ipynb", "Untitled.ipynb"):
+        nbformat.write(nbformat.v4.new_notebook(), tmp_path / "chapters" / name)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbmake",
+        "--collect-only",
+        "-q",
+        "--rootdir",
+        str(tmp_path),
+        "-p",
+        "no:cacheprovider",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert "ipynb" not in done.stdout and "no tests collected" in done.stdout, done.stdout + done.stderr
