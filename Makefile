@@ -48,7 +48,7 @@ browser: $(STAMP)        ## the rendered book in Chromium: run `make book` first
 lab: $(STAMP)            ## read and run the chapters in JupyterLab
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lab]'
 	$(BIN)/jupytext-config set-default-viewer
-	$(BIN)/jupyter lab chapters
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/chapters
 
 export: $(STAMP)         ## write minitransformer/ and tests/ from the chapters
 	$(BIN)/python -m book.press export

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import jupytext
+import nbformat
 
 from book.press.read import PressError, read_chapter, relative
 from book.press.tangle import ruff
@@ -15,12 +16,19 @@ FILTER = (
     "-jupytext.text_representation.jupytext_version,-jupytext.text_representation.format_version"
 )
 
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
 
 def tidied(path: Path) -> str:
-    """The chapter as the press wants it: a round trip through jupytext, each code cell formatted."""
+    """The chapter as the press wants it: a round trip through a notebook's JSON, each code cell formatted.
+
+    JSON sorts the keys of the head and of the cells' options; a chapter in that order survives any editor. The head
+    names what jupytext may keep of a notebook's metadata, so that it holds wherever the chapter is opened.
+    """
     read_chapter(path)  # a chapter with an error is reported by its line, before anything is rewritten
     notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="md:myst")
     notebook.metadata.setdefault("jupytext", {})["notebook_metadata_filter"] = FILTER
+    notebook.metadata["kernelspec"] = KERNEL  # an editor may put the name of its own there
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     with tempfile.TemporaryDirectory() as folder:
         places = [Path(folder, f"cell{index:03}.py") for index in range(len(cells))]
@@ -31,8 +39,8 @@ def tidied(path: Path) -> str:
             cell.source = place.read_text(encoding="utf-8").rstrip("\n")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        text = jupytext.writes(notebook, fmt="md:myst")
-    return text.replace(f"  notebook_metadata_filter: {FILTER}\n", "")
+        stored = nbformat.reads(nbformat.writes(notebook), as_version=4)
+        return jupytext.writes(stored, fmt="md:myst")
 
 
 def tidy(paths: list[Path]) -> list[str]:
