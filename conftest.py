@@ -20,7 +20,10 @@ from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, Note
 from book.press.floors import CHAPTERS, ROOT
 from book.press.read import read_chapter, relative
 
-collect_ignore_glob = ["*.ipynb", "*/*.ipynb"]  # a notebook that an editor left beside its chapter is no chapter
+collect_ignore_glob = [
+    "*.ipynb",
+    "*/*.ipynb",
+]  # a notebook that an editor left beside its chapter is no chapter
 
 # Every shape and type annotation of the package is checked in every call that a test makes.
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
