@@ -166,7 +166,7 @@ def _key_and_value(
             raise ValueError(
                 f"{name} must have shape [B, T, C] with C = d_model = {d_model}, got {list(x.shape)}"
             )
-    if key.shape != value.shape or len(key) != len(query):
+    if key.shape != value.shape or key.size(0) != query.size(0):
         raise ValueError(
             f"key and value must have the same shape and as many sentences as query, "
             f"got query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"

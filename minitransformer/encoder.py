@@ -37,7 +37,7 @@ def make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module,
 
 
 # chapters/day04_encoder_and_data.md · Ids that no table can look up
-def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int) -> None:
+def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int, name: str = "vocab_size") -> None:
     """Say which id no embedding table can look up; the look at the values waits for the device.
 
     Raises:
@@ -45,9 +45,7 @@ def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int) -> None:
     """
     for end in input_ids.aminmax():
         if not 0 <= end < vocab_size:
-            raise ValueError(
-                f"ids must lie in 0 … {vocab_size - 1} for vocab_size={vocab_size}, got {int(end)}"
-            )
+            raise ValueError(f"ids must lie in 0 … {vocab_size - 1} for {name}={vocab_size}, got {int(end)}")
 
 
 # chapters/day04_encoder_and_data.md · Ids that no table can look up
@@ -62,7 +60,7 @@ def _look_up(name: str, ids: Tensor, table: nn.Embedding) -> Float[Tensor, "B T 
     try:
         return table(ids)
     except IndexError:
-        check_ids(ids, table.num_embeddings)
+        check_ids(ids, table.num_embeddings, "type_vocab_size" if name == "token_type_ids" else "vocab_size")
         raise
 
 
@@ -151,10 +149,9 @@ class TransformerEncoder(TokenEmbeddings):
         type_vocab_size: int = 0,
     ):
         _check_encoder(locals())  # every argument, by its name
-        first = LayerNorm(d_model, layer_norm_eps, fused) if embedding_norm else nn.Identity()
-        super().__init__(
-            vocab_size, d_model, max_length, dropout, positions, padding_id, first, type_vocab_size
-        )
+        norm = LayerNorm(d_model, layer_norm_eps, fused) if embedding_norm else nn.Identity()
+        stage = (vocab_size, d_model, max_length, dropout, positions, padding_id)
+        super().__init__(*stage, norm, type_vocab_size)
         settings = (d_model, num_heads, d_ff, dropout, activation, norm_first, fused, layer_norm_eps)
         self.layers = nn.ModuleList(TransformerEncoderLayer(*settings) for _ in range(num_layers))
         self.norm = LayerNorm(d_model, layer_norm_eps, fused) if norm_first else nn.Identity()
@@ -167,7 +164,6 @@ class TransformerEncoder(TokenEmbeddings):
     ) -> Float[Tensor, "B T C"]:
         """Encode a batch. The mask is True on real tokens; without one, all ids but `padding_id` are real."""
         x = self.embed(input_ids, token_type_ids)
-        mask = input_ids != self.padding_id if attention_mask is None else attention_mask
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, input_ids != self.padding_id if attention_mask is None else attention_mask)
         return self.norm(x)
