@@ -33,6 +33,7 @@ __all__ = [
     "read_model_config",
     "read_weights",
     "save_shards",
+    "weight_files",
 ]
 
 
@@ -265,13 +266,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: one sentence, if a file is missing or broken.
     """
-    index = path.with_name(path.name + ".index.json")
-    if not path.is_file() and index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{index} is not the index of a model's files") from None
-        return {name: value for file in names for name, value in read_weights(path.with_name(file)).items()}
+    if (files := weight_files(path)) != [path]:
+        return {name: value for file in files for name, value in read_weights(file).items()}
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -294,3 +290,16 @@ def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Pa
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
     return [folder / name for name in plan.filename_to_tensors]
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors file `path`, or, if it is not there, the several files that its index names."""
+    index = path.with_name(path.name + ".index.json")
+    if path.is_file() or not index.is_file():
+        return [path]
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [path.with_name(name) for name in sorted(names)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} is not the index of a model's files") from None
