@@ -114,6 +114,7 @@ def test_write_atomically_leaves_old_or_new() -> None:
                     raise AssertionError(f"a failing {broken} went unnoticed")
                 except OSError:
                     assert path.read_bytes() == b"old", f"{broken} failed and the old state is gone"
+                    assert len(list(path.parent.iterdir())) == 1, f"{broken} failed and half a file is left"
         with (
             mock.patch.object(os, "fsync", side_effect=lambda n: order.append("fsync") or synced(n)),
             mock.patch.object(
