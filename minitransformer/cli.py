@@ -26,9 +26,6 @@ from minitransformer.tokenizer import WordTokenizer
 from minitransformer.train import fit, search
 
 __all__ = [
-    "AGAIN",
-    "GOES_ON",
-    "RESUME",
     "SHIPPED",
     "Parser",
     "add_label",
@@ -168,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("minitransformer:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"minitransformer: interrupted{GOES_ON.get(command, '')}", file=sys.stderr)
+        print(f"minitransformer: interrupted{_GOES_ON.get(command, '')}", file=sys.stderr)
         return 130
     return 0
 
@@ -321,13 +318,13 @@ def predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as
 
 
 # chapters/day06_engineering.md · The command line
-RESUME = "; --resume goes on from the last checkpoint"
+_RESUME = "; --resume goes on from the last checkpoint"
 
 # chapters/day06_engineering.md · The command line
-AGAIN = "; the same command goes on where it stopped"
+_AGAIN = "; the same command goes on where it stopped"
 
 # chapters/day06_engineering.md · The command line
-GOES_ON = {"train": RESUME, "pretrain": RESUME, "search": AGAIN, "reproduce": AGAIN, "label": AGAIN}
+_GOES_ON = {"train": _RESUME, "pretrain": _RESUME, "search": _AGAIN, "reproduce": _AGAIN, "label": _AGAIN}
 
 
 # chapters/day09_sprint.md · The command

@@ -395,9 +395,8 @@ def pretrain(
         tokenizer.save(folder / "tokenizer.json")
     loader = make_corpus_loader(corpus, config.chunk_length, settings.batch_size, config.seed)
     measuring = make_corpus_loader(held_out, config.chunk_length, settings.batch_size, config.seed)
-    print(
-        f"{config.name}: {corpus.source}, vocabulary {config.model.vocab_size}, {len(loader)} steps an epoch"
-    )
+    size = config.model.vocab_size
+    print(f"{config.name}: {corpus.source}, vocabulary {size}, {len(loader)} steps an epoch")
     print(f"computing in {settings.autocast} on {device}")
 
     def save() -> None:

@@ -336,7 +336,7 @@ def in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if new and [path.name for path in folder.iterdir()] == [".lock"]:
+        if new and folder.is_dir() and [path.name for path in folder.iterdir()] == [".lock"]:
             shutil.rmtree(folder, ignore_errors=True)  # nothing has come of it
         lock.release()
 

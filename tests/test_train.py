@@ -43,6 +43,7 @@ from minitransformer.runs import (
     checkpoint_files,
     checksum,
     file_digest,
+    in_use,
     load_checkpoint,
     read_predictions,
     read_records,
@@ -1167,6 +1168,17 @@ def test_a_run_repeats_whole_sentences_but_counts_words_once():
     assert tokenizer.vocabulary.tokens == other.vocabulary.tokens and first.model == second.model
     counted = Vocabulary.from_texts(after.texts, min_frequency=8, max_size=500)
     assert len(counted) > len(other.vocabulary), "or the line above could not fail"
+
+
+# chapters/day09_sprint.md · An average of the weights
+def test_search_passes_over_what_others_are_at() -> None:
+    changes: dict[str, str | int | float | bool] = {"training.epochs": 1, "data.train_size": 64}
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
+        plan = SearchConfig("two", "../configs/toy.yaml", [1], {"a": changes, "b": changes})
+        with in_use(Path(base, "a_seed1")), redirect_stderr(StringIO()) as said:
+            search(plan, base)
+        assert said.getvalue().startswith("passed over: ") and Path(base, "b_seed1", "run.json").exists()
+        assert not Path(base, "a_seed1", "run.json").exists()
 
 
 # chapters/day09_sprint.md · An average of the weights
