@@ -51,10 +51,9 @@ def execute_ahead(app: Sphinx, env: SphinxEnvType, names: list[str]) -> None:
             except KeyError:
                 waiting[pool.submit(run, notebook, path.parent, settings.execution_timeout)] = path
         for done, future in enumerate(as_completed(waiting), 1):
-            result, path = future.result(), waiting[future]
-            name = path.relative_to(app.srcdir)
-            if result.err is None:
+            path, how = waiting[future], "failed"
+            if future.exception() is None and (result := future.result()).err is None:
                 bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
                 cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-            what = "failed" if result.err else "run"
-            logger.info(f"[{done}/{len(waiting)}] {name} {what} in {result.time:.0f} s")
+                how = f"run in {result.time:.0f} s"
+            logger.info(f"[{done}/{len(waiting)}] {path.relative_to(app.srcdir)} {how}")
