@@ -12,11 +12,12 @@ from book.press.check import check
 from book.press.floors import CHAPTERS, ROOT
 from book.press.read import PressError, chapter_paths, read_chapter, read_chapters
 from book.press.tangle import read_book, superseded, tangle
-from book.press.tidy import tidied, tidy
+from book.press.tidy import FILTER, tidied, tidy
 from book.press.write import files_on_disk, write
 
-HEAD = """---
+HEAD = f"""---
 jupytext:
+  notebook_metadata_filter: {FILTER}
   text_representation:
     extension: .md
     format_name: myst
@@ -25,17 +26,17 @@ kernelspec:
   language: python
   name: python3
 minitransformer:
-  day: {day}
-  module: {module}
   about:
-    {module}: About {module}.
+    {{module}}: About {{module}}.
+  day: {{day}}
+  module: {{module}}
 ---
 
-(day{day:02})=
+(day{{day:02}})=
 
-# Day {day}: a small chapter
+# Day {{day}}: a small chapter
 
-```{{admonition}} Plan for the day
+```{{{{admonition}}}} Plan for the day
 :class: plan
 
 Nothing but this.
@@ -205,7 +206,7 @@ def test_orphans_are_deleted_and_other_files_stay(tmp_path):
 # --- bad input: one sentence, exit code 2, nothing written ----------------------------------------------------------
 
 BAD = {
-    "syntax error": (cell("def f(:"), r"day01_small\.md:28: syntax error in a code cell"),
+    "syntax error": (cell("def f(:"), r"day01_small\.md:29: syntax error in a code cell"),
     "unknown module": (
         cell(LINEAR, "export", module="atention"),
         r"unknown module 'atention'; known are linear",
@@ -267,7 +268,7 @@ def test_bad_chapters_are_refused_in_one_sentence_and_nothing_is_written(tmp_pat
 
 FRONT = {
     "no entry": (
-        "minitransformer:\n  day: 1\n  module: linear\n  about:\n    linear: About linear.\n",
+        "minitransformer:\n  about:\n    linear: About linear.\n  day: 1\n  module: linear\n",
         "",
         r"lacks the key 'minitransformer'",
     ),
