@@ -2,6 +2,8 @@
 """Masks, scaled dot-product attention and multi-head attention, with gradients by hand."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +49,12 @@ def padding_mask(lengths: Int[Tensor, "B"], max_length: int | None = None) -> Bo
     Without `max_length`, the mask is as long as the longest sentence.
 
     Raises:
-        ValueError: if `max_length` is shorter than the longest sentence.
+        ValueError: if `lengths` is not one axis of whole numbers from 0, or `max_length` is below the longest.
     """
+    if lengths.dim() != 1 or lengths.numel() == 0:
+        raise ValueError(f"lengths must have shape [B] with B of at least 1, got {list(lengths.shape)}")
+    if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.min() < 0:
+        raise ValueError(f"lengths must be integers of at least 0, got {lengths.min()} ({lengths.dtype})")
     longest = int(lengths.max())
     length = longest if max_length is None else max_length
     if length < longest:
@@ -132,13 +138,21 @@ def fused_attention(
 
 
 # chapters/day02_multi_head_attention.md · The class
+def _setting(name: str, value: Any, kind: type, description: str, allowed: Callable[[Any], bool]) -> None:
+    """Refuse a value that is not of its kind, or not `allowed`, in one sentence."""
+    of_kind = type(value) is kind or (kind is float and type(value) is int)
+    if not of_kind or not allowed(value):
+        raise ValueError(f"{name} must be {description}, got {value!r}")
+
+
+# chapters/day02_multi_head_attention.md · The class
 def _check_sizes(d_model: int, num_heads: int, dropout: float) -> None:
-    if d_model < 1 or num_heads < 1 or d_model % num_heads:
+    whole = type(d_model) is int and type(num_heads) is int
+    if not whole or d_model < 1 or num_heads < 1 or d_model % num_heads:
         raise ValueError(
             f"d_model must be a positive multiple of num_heads, got d_model={d_model} and num_heads={num_heads}"
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+    _setting("dropout", dropout, float, "a number in [0, 1)", lambda value: 0 <= value < 1)
 
 
 # chapters/day02_multi_head_attention.md · The class
@@ -152,7 +166,7 @@ def _key_and_value(
             raise ValueError(
                 f"{name} must have shape [B, T, C] with C = d_model = {d_model}, got {list(x.shape)}"
             )
-    if key.shape != value.shape or len(key) != len(query):
+    if key.shape != value.shape or key.size(0) != query.size(0):
         raise ValueError(
             f"key and value must have the same shape and as many sentences as query, "
             f"got query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"

@@ -2,12 +2,16 @@
 """The encoder: embeddings, positions and a stack of layers."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from minitransformer.attention import _setting
 from minitransformer.layers import (
+    ACTIVATIONS,
     LayerNorm,
     LearnedPositionalEncoding,
     SinusoidalPositionalEncoding,
@@ -25,7 +29,7 @@ def make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module,
     """The module that adds positions, and the factor for the embeddings that goes with it.
 
     Sinusoids have entries up to 1, so the paper multiplies embeddings by √d_model (section 3.4);
-    learned positions start as small as the embeddings and need no factor.
+    learned positions are as small as embeddings are once `initialize` has filled them, and need no factor.
     """
     if kind not in POSITIONS:
         raise ValueError(f"positions must be one of {sorted(POSITIONS)}, got {kind!r}")
@@ -33,19 +37,54 @@ def make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module,
 
 
 # chapters/day04_encoder_and_data.md · Ids that no table can look up
-def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int) -> None:
-    """Refuse what no embedding table can look up.
+def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int, name: str = "vocab_size") -> None:
+    """Say which id no embedding table can look up; the look at the values waits for the device.
 
     Raises:
-        ValueError: for a batch without tokens, or an id outside 0 … vocab_size - 1.
+        ValueError: for an id outside 0 … vocab_size - 1.
     """
-    if input_ids.numel() == 0:
-        raise ValueError(f"input_ids must hold at least one token, got the shape {list(input_ids.shape)}")
     for end in input_ids.aminmax():
         if not 0 <= end < vocab_size:
-            raise ValueError(
-                f"ids must lie in 0 … {vocab_size - 1} for vocab_size={vocab_size}, got {int(end)}"
-            )
+            raise ValueError(f"ids must lie in 0 … {vocab_size - 1} for {name}={vocab_size}, got {int(end)}")
+
+
+# chapters/day04_encoder_and_data.md · Ids that no table can look up
+def _look_up(name: str, ids: Tensor, table: nn.Embedding) -> Float[Tensor, "B T C"]:
+    """The rows of a table for a batch of ids; what cannot be looked up is a ValueError of one sentence."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{name} must be integers (torch.int64 or torch.int32), got {ids.dtype}")
+    if ids.dim() != 2:
+        raise ValueError(f"{name} must have shape [B, T], got {list(ids.shape)}")
+    if ids.numel() == 0:
+        raise ValueError(f"{name} must hold at least one token, got the shape {list(ids.shape)}")
+    try:
+        return table(ids)
+    except IndexError:
+        check_ids(ids, table.num_embeddings, "type_vocab_size" if name == "token_type_ids" else "vocab_size")
+        raise
+
+
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
+def _check_encoder(settings: dict[str, Any]) -> None:
+    """Refuse a setting of an encoder that is of the wrong type or out of range, in one sentence."""
+
+    def check(name: str, kind: type, description: str, allowed: Callable[[Any], bool]) -> None:
+        _setting(name, settings[name], kind, description, allowed)
+
+    for name in ("vocab_size", "d_model", "num_heads", "d_ff", "num_layers", "max_length"):
+        check(name, int, "an integer of at least 1", lambda value: value >= 1)
+    d_model, last = settings["d_model"], settings["vocab_size"] - 1
+    even = settings["positions"] != "sinusoidal" or d_model % 2 == 0
+    check("d_model", int, "even for sinusoidal positions", lambda _: even)
+    check("num_heads", int, f"a divisor of d_model={d_model}", lambda value: d_model % value == 0)
+    check("dropout", float, "a number in [0, 1)", lambda value: 0 <= value < 1)
+    check("activation", str, f"one of {sorted(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)
+    check("positions", str, f"one of {sorted(POSITIONS)}", lambda value: value in POSITIONS)
+    check("padding_id", int, f"an integer in 0 … {last}", lambda value: 0 <= value <= last)
+    for name in ("norm_first", "fused", "embedding_norm"):
+        check(name, bool, "true or false", lambda _: True)
+    check("layer_norm_eps", float, "a finite number above 0", lambda value: 0 < value < math.inf)
+    check("type_vocab_size", int, "an integer of at least 0", lambda value: value >= 0)
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
@@ -75,11 +114,13 @@ class TokenEmbeddings(nn.Module):
         self, input_ids: Int[Tensor, "B T"], token_type_ids: Int[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T C"]:
         """Look up and add up. Without `token_type_ids` every token is of type 0."""
-        check_ids(input_ids, self.embedding.num_embeddings)
-        x = self.positions(self.embedding(input_ids) * self.scale)
+        x = self.positions(_look_up("input_ids", input_ids, self.embedding) * self.scale)
         if self.token_types is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            x = x + self.token_types(types)
+            if types.shape != input_ids.shape:
+                shapes = f"{list(types.shape)} for input_ids {list(input_ids.shape)}"
+                raise ValueError(f"token_type_ids must have the shape of input_ids, got {shapes}")
+            x = x + _look_up("token_type_ids", types, self.token_types)
         elif token_type_ids is not None:
             raise ValueError("token_type_ids need a model with a type_vocab_size of at least 1, got one of 0")
         return self.dropout(self.embedding_norm(x))
@@ -107,9 +148,10 @@ class TransformerEncoder(TokenEmbeddings):
         embedding_norm: bool = False,
         type_vocab_size: int = 0,
     ):
-        first = LayerNorm(d_model, layer_norm_eps, fused) if embedding_norm else nn.Identity()
-        stage = (vocab_size, d_model, max_length, dropout, positions, padding_id, first, type_vocab_size)
-        super().__init__(*stage)
+        _check_encoder(locals())  # every argument, by its name
+        norm = LayerNorm(d_model, layer_norm_eps, fused) if embedding_norm else nn.Identity()
+        stage = (vocab_size, d_model, max_length, dropout, positions, padding_id)
+        super().__init__(*stage, norm, type_vocab_size)
         settings = (d_model, num_heads, d_ff, dropout, activation, norm_first, fused, layer_norm_eps)
         self.layers = nn.ModuleList(TransformerEncoderLayer(*settings) for _ in range(num_layers))
         self.norm = LayerNorm(d_model, layer_norm_eps, fused) if norm_first else nn.Identity()
@@ -122,7 +164,6 @@ class TransformerEncoder(TokenEmbeddings):
     ) -> Float[Tensor, "B T C"]:
         """Encode a batch. The mask is True on real tokens; without one, all ids but `padding_id` are real."""
         x = self.embed(input_ids, token_type_ids)
-        mask = input_ids != self.padding_id if attention_mask is None else attention_mask
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, input_ids != self.padding_id if attention_mask is None else attention_mask)
         return self.norm(x)

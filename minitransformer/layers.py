@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from minitransformer.attention import (
     MultiHeadAttention,
+    _setting,
     attention_gradients,
     head_mask,
     merge_heads,
@@ -55,12 +56,9 @@ def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Fl
 
     Source: Vaswani et al. (2017), section 3.5. Raises ValueError for an odd d_model or a length below 1.
     """
-    if d_model < 2 or d_model % 2:
-        raise ValueError(
-            f"d_model must be even and at least 2 (sines and cosines come in pairs), got {d_model}"
-        )
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
+    pairs = "even and at least 2 (sines and cosines come in pairs)"
+    _setting("d_model", d_model, int, pairs, lambda value: value >= 2 and value % 2 == 0)
+    _setting("length", length, int, "an integer of at least 1", lambda value: value >= 1)
     angle = position_angles(length, d_model, base)
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
 
@@ -108,8 +106,7 @@ class LearnedPositionalEncoding(nn.Module):
     def __init__(self, d_model: int, max_length: int = 512):
         super().__init__()
         for name, value in (("d_model", d_model), ("max_length", max_length)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            _setting(name, value, int, "an integer of at least 1", lambda value: value >= 1)
         self.encoding = nn.Parameter(torch.empty(max_length, d_model).normal_(std=0.02))
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -149,10 +146,8 @@ class PositionwiseFeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0, activation: str = "relu"):
         super().__init__()
-        if d_ff < 1:
-            raise ValueError(f"d_ff must be at least 1, got {d_ff}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        _setting("d_ff", d_ff, int, "an integer of at least 1", lambda value: value >= 1)
+        _setting("dropout", dropout, float, "a number in [0, 1)", lambda value: 0 <= value < 1)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}")
         self.linear1 = Linear(d_model, d_ff)
@@ -183,15 +178,13 @@ class LayerNorm(nn.Module):
     """Normalise each token's vector; a learned scale (weight) and shift (bias) follow (Ba et al., 2016).
 
     Shapes: x `[..., C]` to the same. fused uses PyTorch's kernel, else `layer_norm` above.
-    Raises ValueError if d_model is below 1, eps is not positive, or the input has another width.
+    Raises ValueError if d_model is below 1, eps is not positive and finite, or the input has another width.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, fused: bool = True):
         super().__init__()
-        if d_model < 1:
-            raise ValueError(f"d_model must be at least 1, got {d_model}")
-        if not eps > 0:
-            raise ValueError(f"eps must be positive, got {eps}")
+        _setting("d_model", d_model, int, "an integer of at least 1", lambda value: value >= 1)
+        _setting("eps", eps, float, "positive and finite", lambda value: 0 < value < math.inf)
         self.eps, self.fused = eps, fused
         self.weight = nn.Parameter(torch.ones(d_model))
         self.bias = nn.Parameter(torch.zeros(d_model))

@@ -2,10 +2,9 @@
 """Models: the encoder with a head for labels or for hidden tokens, configuration, saving and loading."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from minitransformer.encoder import POSITIONS, TransformerEncoder
+from minitransformer.attention import _setting
+from minitransformer.encoder import TransformerEncoder, _check_encoder
 from minitransformer.layers import ACTIVATIONS, LayerNorm
 from minitransformer.linear import Linear
 
@@ -34,15 +34,6 @@ __all__ = [
     "read_weights",
     "save_shards",
 ]
-
-
-# chapters/day04_encoder_and_data.md · One object for thirteen settings
-def _field(config: object, name: str, description: str, allowed: Callable[[Any], bool]) -> None:
-    """Refuse a field that is not of its annotated type, or not `allowed`, in one sentence."""
-    value, kind = getattr(config, name), type(config).__annotations__[name]
-    of_kind = type(value) is kind or (kind is float and type(value) is int)
-    if not of_kind or not allowed(value):
-        raise ValueError(f"{name} must be {description}, got {value!r}")
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
@@ -69,22 +60,9 @@ class ModelConfig:
     type_vocab_size: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "num_heads", "d_ff", "num_layers", "max_length"):
-            _field(self, name, "an integer of at least 1", lambda value: value >= 1)
-        even, last = self.positions != "sinusoidal" or self.d_model % 2 == 0, self.vocab_size - 1
-        _field(self, "d_model", "even for sinusoidal positions", lambda _: even)
-        divisor = f"a divisor of d_model={self.d_model}"
-        _field(self, "num_heads", divisor, lambda value: self.d_model % value == 0)
-        _field(self, "dropout", "a number in [0, 1)", lambda value: 0 <= value < 1)
-        _field(self, "activation", f"one of {sorted(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)
-        _field(self, "positions", f"one of {sorted(POSITIONS)}", lambda value: value in POSITIONS)
-        _field(self, "padding_id", f"an integer in 0 … {last}", lambda value: 0 <= value <= last)
-        for name in ("norm_first", "fused", "embedding_norm"):
-            _field(self, name, "true or false", lambda _: True)
-        _field(self, "num_labels", "an integer of at least 2", lambda value: value >= 2)
-        _field(self, "pooling", f"one of {sorted(POOLINGS)}", lambda value: value in POOLINGS)
-        _field(self, "layer_norm_eps", "a number above 0", lambda value: value > 0)
-        _field(self, "type_vocab_size", "an integer of at least 0", lambda value: value >= 0)
+        _check_encoder(vars(self))
+        _setting("num_labels", self.num_labels, int, "an integer of at least 2", lambda value: value >= 2)
+        _setting("pooling", self.pooling, str, f"one of {sorted(POOLINGS)}", lambda value: value in POOLINGS)
 
 
 # chapters/day04_encoder_and_data.md · How the weights start
@@ -163,7 +141,7 @@ class PreTrained(nn.Module):
         return model.eval()
 
 
-# chapters/day09_sprint.md · A second head, and the mean of the tokens
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
 class TransformerForSequenceClassification(PreTrained):
     """The encoder, and a linear layer that turns one vector per text into one logit per label.
 
@@ -182,12 +160,15 @@ class TransformerForSequenceClassification(PreTrained):
         self.apply(initialize)
 
     def forward(
-        self, input_ids: Int[Tensor, "B T"], attention_mask: Bool[Tensor, "B T"] | None = None
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"] | None = None,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B labels"]:
         """Logits, one row per sequence; the mask is True on real tokens."""
         if attention_mask is None:
             attention_mask = input_ids != self.config.padding_id
-        return self.classify(self.encoder(input_ids, attention_mask), attention_mask)
+        return self.classify(self.encoder(input_ids, attention_mask, token_type_ids), attention_mask)
 
     def classify(
         self, hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
@@ -206,9 +187,13 @@ def first_token(hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B 
 def mean_of_tokens(
     hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B C"]:
-    """The mean of the vectors of all real tokens."""
+    """The mean of the vectors of all real tokens; zeros for a text that has none."""
+    if attention_mask.shape != hidden.shape[:2]:
+        raise ValueError(
+            f"attention_mask must have shape [B, T] = {list(hidden.shape[:2])}, got {list(attention_mask.shape)}"
+        )
     weights = attention_mask.to(hidden.dtype)
-    return (hidden * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
+    return (hidden * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 # chapters/day09_sprint.md · A second head, and the mean of the tokens
@@ -219,20 +204,21 @@ POOLINGS = {"cls": first_token, "mean": mean_of_tokens}
 class TransformerForMaskedLM(TransformerForSequenceClassification):
     """The encoder with two heads: one names hidden tokens, the other labels the text.
 
-    The token head is BERT's: a layer, GELU, LayerNorm, and then the embedding table itself as output
+    The token head is BERT's: a layer, the activation, LayerNorm, and then the embedding table itself as output
     weights (Devlin et al., 2019, section 3.1; tied weights: Press and Wolf, 2017).
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
         self.transform = Linear(config.d_model, config.d_model)
-        self.norm = LayerNorm(config.d_model, fused=config.fused)
+        eps = self.encoder.layers[0].norm1.eps  # one ε for all norms
+        self.norm = LayerNorm(config.d_model, eps, config.fused)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialize(self.transform)
 
     def name_tokens(self, hidden: Float[Tensor, "N C"]) -> Float[Tensor, "N V"]:
         """One logit per entry of the vocabulary, for each of N vectors of the encoder."""
-        states = self.norm(F.gelu(self.transform(hidden)))
+        states = self.norm(ACTIVATIONS[self.config.activation](self.transform(hidden)))
         return F.linear(states, self.encoder.embedding.weight, self.bias)
 
 

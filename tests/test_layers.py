@@ -57,7 +57,7 @@ def test_sinusoidal_encoding():
 def test_sinusoidal_encoding_refuses():
     assert "d_model must be even" in message_of(lambda: sinusoidal_encoding(5, 7))
     assert "got 7" in message_of(lambda: sinusoidal_encoding(5, 7))
-    assert "length must be at least 1" in message_of(lambda: sinusoidal_encoding(0, 8))
+    assert "length must be an integer of at least 1" in message_of(lambda: sinusoidal_encoding(0, 8))
 
 
 # chapters/day03_encoder_layer.md · A shift is a rotation
@@ -128,7 +128,9 @@ def test_learned_positions_refuse():
     x = torch.zeros(2, 10, 8)
     assert "10 tokens, more than max_length=9" in message_of(lambda: LearnedPositionalEncoding(8, 9)(x))
     assert "6 entries, but d_model=8" in message_of(lambda: LearnedPositionalEncoding(8, 20)(x[..., :6]))
-    assert "max_length must be at least 1, got 0" in message_of(lambda: LearnedPositionalEncoding(8, 0))
+    assert "max_length must be an integer of at least 1, got 0" in message_of(
+        lambda: LearnedPositionalEncoding(8, 0)
+    )
 
 
 # chapters/day03_encoder_layer.md · RoPE: rotate the queries and keys
@@ -203,7 +205,7 @@ def test_relu_and_gelu_side_by_side():
 
 # chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
 def test_feed_forward_refuses():
-    assert "d_ff must be at least 1, got 0" in message_of(lambda: PositionwiseFeedForward(4, 0))
+    assert "d_ff must be an integer of at least 1, got 0" in message_of(lambda: PositionwiseFeedForward(4, 0))
     assert "dropout must lie in [0, 1), got 1.0" in message_of(lambda: PositionwiseFeedForward(4, 7, 1.0))
     assert "['gelu', 'relu'], got 'tanh'" in message_of(
         lambda: PositionwiseFeedForward(4, 7, activation="tanh")
@@ -258,8 +260,8 @@ def test_layer_norm_is_per_token():
 
 # chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
 def test_layer_norm_refuses():
-    assert "eps must be positive, got 0.0" in message_of(lambda: LayerNorm(4, eps=0.0))
-    assert "d_model must be at least 1, got 0" in message_of(lambda: LayerNorm(0))
+    assert "eps must be positive and finite, got 0.0" in message_of(lambda: LayerNorm(4, eps=0.0))
+    assert "d_model must be an integer of at least 1, got 0" in message_of(lambda: LayerNorm(0))
     assert "5 entries, but d_model=4" in message_of(lambda: LayerNorm(4)(torch.zeros(2, 5)))
 
 
@@ -457,7 +459,9 @@ def test_layer_dropout_equals_torch():
 def test_layer_refuses():
     assert "num_heads" in message_of(lambda: TransformerEncoderLayer(12, 5, 20))
     assert "dropout" in message_of(lambda: TransformerEncoderLayer(12, 3, 20, dropout=1.5))
-    assert "d_ff must be at least 1, got 0" in message_of(lambda: TransformerEncoderLayer(12, 3, 0))
+    assert "d_ff must be an integer of at least 1, got 0" in message_of(
+        lambda: TransformerEncoderLayer(12, 3, 0)
+    )
     assert "activation" in message_of(lambda: TransformerEncoderLayer(12, 3, 20, activation="swish"))
     for norm_first in (False, True):
         layer = TransformerEncoderLayer(12, 3, 20, norm_first=norm_first)

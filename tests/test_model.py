@@ -156,6 +156,7 @@ def test_pooling():
     mask = torch.tensor([[True, True, False]])
     assert first_token(hidden, mask).tolist() == [[1.0, 2.0]]
     assert mean_of_tokens(hidden, mask).tolist() == [[2.0, 4.0]], "padding does not count"
+    assert mean_of_tokens(hidden, ~(mask | True)).tolist() == [[0.0, 0.0]], "no token, no NaN"
     for pooling in POOLINGS:
         config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16, pooling=pooling)
         model = TransformerForSequenceClassification(config).double().eval()
@@ -244,6 +245,16 @@ def test_shards() -> None:
                 raise AssertionError(part)
             except ValueError as error:
                 assert part in str(error)
+
+
+# chapters/day11_deeper.md · What BERT has and our encoder lacked
+def test_token_types_reach_the_classifier():
+    torch.manual_seed(0)
+    model = TransformerForSequenceClassification(ModelConfig(9, 12, 4, 20, type_vocab_size=2)).eval()
+    ids, types = torch.tensor([[3, 5, 8]]), torch.tensor([[0, 1, 1]])
+    expected = model.classify(model.encoder(ids, None, types), ids != 0)
+    torch.testing.assert_close(model(ids, token_type_ids=types), expected)
+    assert not torch.equal(model(ids), expected), "the types change the answer"
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
