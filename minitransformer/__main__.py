@@ -1,6 +1,18 @@
 # Generated from chapters/; edit the chapters, not this file.
 """`python -m minitransformer` is the command `minitransformer`."""
 
-from minitransformer.cli import main
+import sys
 
-raise SystemExit(main())
+
+def main() -> int:
+    """The command; an interruption is a sentence also while PyTorch is still being loaded."""
+    try:
+        from minitransformer.cli import main as command
+    except KeyboardInterrupt:
+        print("minitransformer: interrupted", file=sys.stderr)
+        return 130
+    return command()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,7 +1,6 @@
 # Generated from chapters/day11_deeper.md; edit the chapter, not this file.
 """Weights and tokenizers from and to BERT as Hugging Face keeps it."""
 
-import hashlib
 import json
 import re
 import warnings
@@ -19,7 +18,7 @@ from torch import Tensor
 from minitransformer.config import require
 from minitransformer.encoder import TransformerEncoder
 from minitransformer.model import ModelConfig, read_weights
-from minitransformer.runs import source_state, write_json
+from minitransformer.runs import file_digest, one_at_a_time, source_state, write_json, writing
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, bert_backend
 
 __all__ = [
@@ -361,6 +360,7 @@ def from_pretrained(source: str | Path) -> TransformerEncoder:
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
+@one_at_a_time
 def convert(
     source: str | Path,
     folder: str | Path,
@@ -383,13 +383,13 @@ def convert(
     weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
     config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
     tokenizer = WordPieceTokenizer(wordpiece(kept, **casing), length)
-    digest = hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest()
-    origin: dict[str, Any] = {"source": source_name(source), "file": "model.safetensors", "sha256": digest}
+    origin: dict[str, Any] = {"source": source_name(source), **file_digest(found / "model.safetensors")}
     origin["vocab_size"] = vocab_size
     record = {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
-    save_file({f"encoder.{name}": value for name, value in weights.items()}, folder / "model.safetensors")
-    tokenizer.save(folder / "tokenizer.json")
+    write_json(folder / "config.json", asdict(config))
+    with writing(folder / "model.safetensors"):
+        save_file({f"encoder.{name}": value for name, value in weights.items()}, folder / "model.safetensors")
+    with writing(folder / "tokenizer.json"):
+        tokenizer.save(folder / "tokenizer.json")
     write_json(folder / "run.json", record)
     return config

@@ -4,6 +4,7 @@
 import argparse
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +19,8 @@ from minitransformer.config import load_config, load_pretrain_config, load_recip
 from minitransformer.evaluate import Metrics, classify
 from minitransformer.pretrain import pretrain
 from minitransformer.recipe import film_texts, reproduce
-from minitransformer.report import evaluate_split, markdown_table, summarize, write_report
-from minitransformer.runs import load_run, read_evaluations
+from minitransformer.report import evaluate_split, markdown_table, measure_split, summarize, write_report
+from minitransformer.runs import load_run, record_evaluation
 from minitransformer.selftrain import label_sentences
 from minitransformer.tokenizer import WordTokenizer
 from minitransformer.train import fit, search
@@ -146,15 +147,25 @@ def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `minitransformer`.
 
-    0 if all went well; 2, and one sentence on standard error, if not; 130 after an interruption.
+    0 if all went well; 2, and one sentence on standard error, if not; 130 after an interruption; 141 if nobody
+    reads the output to its end.
     """
+    command = ""
     try:
-        run_command(*build_parser().parse_known_args(argv))
+        try:
+            arguments, settings = build_parser().parse_known_args(argv)
+            command = arguments.command
+            run_command(arguments, settings)
+        finally:
+            sys.stdout.flush()  # here, where it is noticed that nobody reads on, as behind `| head -1`
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, FloatingPointError) as error:
         print("minitransformer:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("minitransformer: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print(f"minitransformer: interrupted{_GOES_ON.get(command, '')}", file=sys.stderr)
         return 130
     return 0
 
@@ -191,10 +202,16 @@ def add_train(commands: argparse._SubParsersAction) -> None:
 def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
     """Print how the model of a run folder does on a split: a line for people, or one JSON object.
 
-    The result is also kept in the folder, unless it is that of the shipped model, whose results are.
+    The result is also kept in the folder, unless it is that of the shipped model, whose results are. If it cannot be
+    kept, it is printed first, and then the error raised: a reading that is not counted is no success.
     """
     keep = Path(folder).resolve() != SHIPPED.resolve() and Path(folder, "run.json").is_file()
-    source, metrics = evaluate_run(folder, split, keep)
+    source, metrics, answers = measure_split(folder, split, keep)
+    readings, problem = "", None
+    try:
+        readings = f", reading {record_evaluation(folder, split, answers, metrics)}" if keep else ""
+    except (OSError, ValueError) as error:
+        problem = OSError(f"the figure could not be recorded: {error}")
     record = {
         "run": str(folder),
         "split": split,
@@ -203,8 +220,9 @@ def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
         "interval95": list(metrics.interval95),
         "loss": metrics.loss,
     }
-    readings = f", reading {read_evaluations(folder)[split]['readings']}" if keep else ""
-    print(json.dumps(record) if as_json else f"{folder} on {source}: {metrics}{readings}")
+    print(json.dumps(record) if as_json else f"{folder} on {source}: {metrics}{readings}", flush=True)
+    if problem is not None:
+        raise problem
 
 
 # chapters/day06_engineering.md · The command line
@@ -297,6 +315,16 @@ def predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as
         sys.stdout.flush()
         if fault:
             raise fault
+
+
+# chapters/day06_engineering.md · The command line
+_RESUME = "; --resume goes on from the last checkpoint"
+
+# chapters/day06_engineering.md · The command line
+_AGAIN = "; the same command goes on where it stopped"
+
+# chapters/day06_engineering.md · The command line
+_GOES_ON = {"train": _RESUME, "pretrain": _RESUME, "search": _AGAIN, "reproduce": _AGAIN, "label": _AGAIN}
 
 
 # chapters/day09_sprint.md · The command

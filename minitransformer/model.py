@@ -33,6 +33,7 @@ __all__ = [
     "read_model_config",
     "read_weights",
     "save_shards",
+    "weight_files",
 ]
 
 
@@ -251,18 +252,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: one sentence, if a file is missing or broken.
     """
-    index = path.with_name(path.name + ".index.json")
-    if path.is_file() or not index.is_file():
+    if (names := weight_files(path)) == [path]:
         return _read_file(path)
-    try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        inside = all(Path(file).name == file for file in places.values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{index} is not the index of a model's files") from None
-    if not inside:
-        raise ValueError(f"{index} names a file outside its folder")
-    files = {file: _read_file(path.with_name(file)) for file in sorted(set(places.values()))}
-    if {(name, file) for file in files for name in files[file]} != set(places.items()):
+    index = path.with_name(path.name + ".index.json")
+    files = {file.name: _read_file(file) for file in names}
+    if {(name, file) for file in files for name in files[file]} != set(_places(index).items()):
         raise ValueError(f"{index} does not name the tensors that its files hold, each once")
     return {name: value for found in files.values() for name, value in found.items()}
 
@@ -281,6 +275,28 @@ def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Pa
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
     return [folder / name for name in plan.filename_to_tensors]
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def _places(index: Path) -> dict[str, str]:
+    """Which file holds which tensor, as the index of a model's files says."""
+    try:
+        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        inside = all(Path(file).name == file for file in places.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} is not the index of a model's files") from None
+    if not inside:
+        raise ValueError(f"{index} names a file outside its folder")
+    return places
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors file `path`, or, if it is not there, the several files that its index names."""
+    index = path.with_name(path.name + ".index.json")
+    if path.is_file() or not index.is_file():
+        return [path]
+    return [path.with_name(file) for file in sorted(set(_places(index).values()))]
 
 
 # chapters/day10_report.md · Weights that fit into a repository

@@ -25,12 +25,14 @@ from minitransformer.evaluate import Metrics
 from minitransformer.model import TransformerForMaskedLM, load_initial
 from minitransformer.runs import (
     checksum,
+    one_at_a_time,
     open_run_folder,
     read_records,
     read_run_record,
     save_checkpoint,
     write_atomically,
     write_json,
+    writing,
 )
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, WordTokenizer, load_tokenizer
 from minitransformer.train import (
@@ -150,9 +152,10 @@ def build_corpus(examples: Examples, tokenizer: WordTokenizer, folder: Path) -> 
         note.unlink(missing_ok=True)
         ids = encode_all(tokenizer, examples.texts)
         ends = np.cumsum([len(row) for row in ids])
-        np.save(folder / "tokens.npy", np.concatenate(ids))
-        np.save(folder / "spans.npy", np.stack([ends - [len(row) for row in ids], ends], axis=1))
-        np.save(folder / "labels.npy", np.array(examples.labels, dtype=np.int64))
+        with writing(folder / "tokens.npy"):
+            np.save(folder / "tokens.npy", np.concatenate(ids))
+            np.save(folder / "spans.npy", np.stack([ends - [len(row) for row in ids], ends], axis=1))
+            np.save(folder / "labels.npy", np.array(examples.labels, dtype=np.int64))
         write_atomically(note, json.dumps(wanted).encode())  # last: it says that the others are complete
     tokens, spans, labels = (
         np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -363,6 +366,7 @@ def begin_pretraining(config: PretrainConfig, device: torch.device) -> TrainingS
 
 
 # chapters/day09_sprint.md · The settings of a reading, and the run
+@one_at_a_time
 def pretrain(
     config: PretrainConfig, folder: str | Path, overwrite: bool = False, resume: bool = False
 ) -> Metrics:
@@ -386,13 +390,13 @@ def pretrain(
     state = begin_pretraining(config, device)
     if resume and restore(folder, state, ours):
         print(f"going on after step {state.step}")
-    save_config(config, folder / "config.yaml")
-    tokenizer.save(folder / "tokenizer.json")
+    with writing(folder / "tokenizer.json"):
+        save_config(config, folder / "config.yaml")
+        tokenizer.save(folder / "tokenizer.json")
     loader = make_corpus_loader(corpus, config.chunk_length, settings.batch_size, config.seed)
     measuring = make_corpus_loader(held_out, config.chunk_length, settings.batch_size, config.seed)
-    print(
-        f"{config.name}: {corpus.source}, vocabulary {config.model.vocab_size}, {len(loader)} steps an epoch"
-    )
+    size = config.model.vocab_size
+    print(f"{config.name}: {corpus.source}, vocabulary {size}, {len(loader)} steps an epoch")
     print(f"computing in {settings.autocast} on {device}")
 
     def save() -> None:
@@ -408,7 +412,8 @@ def pretrain(
 def finish_pretraining(folder: Path, config: PretrainConfig, state: TrainingState, corpus: Corpus) -> Metrics:
     """Write the model and where it comes from."""
     assert isinstance(state.model, TransformerForMaskedLM)
-    state.model.save_pretrained(folder)
+    with writing(folder / "model.safetensors"):
+        state.model.save_pretrained(folder)
     data = {corpus.source: {"reviews": len(corpus), "sha256": corpus.checksum}}
     kind, start = "read", {}
     if config.initial is not None:

@@ -21,7 +21,14 @@ from minitransformer.report import (
     table,
     write_report,
 )
-from minitransformer.runs import read_answers, read_evaluations, read_run_record, ship
+from minitransformer.runs import (
+    one_at_a_time,
+    read_answers,
+    read_evaluations,
+    read_run_record,
+    ship,
+    write_atomically,
+)
 from minitransformer.train import fit, same_run
 
 __all__ = [
@@ -125,11 +132,12 @@ def write_summary(folder: Path, runs: Sequence[Path], chosen: Path) -> Path:
         ),
     ]
     path = folder / "summary.md"
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
     return path
 
 
 # chapters/day11_deeper.md · The whole recipe as one command
+@one_at_a_time
 def reproduce(plan: RecipeConfig, folder: str | Path) -> Path:
     """Everything from the raw texts to the report, in `folder`; called again, it goes on where it stopped.
 

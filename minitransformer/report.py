@@ -35,6 +35,8 @@ from minitransformer.runs import (
     read_records,
     read_run_record,
     record_evaluation,
+    write_atomically,
+    writing,
 )
 from minitransformer.train import flat
 
@@ -55,6 +57,7 @@ __all__ = [
     "group_rows",
     "last_validation",
     "markdown_table",
+    "measure_split",
     "percent",
     "result_rows",
     "results_of",
@@ -169,8 +172,24 @@ def write_report(folder: str | Path) -> Path:
         section("Origin", f"```json\n{json.dumps(origin, indent=2)}\n```"),
     ]
     path = folder / "report.md"
-    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    write_atomically(path, ("\n\n".join(part for part in parts if part) + "\n").encode())
     return path
+
+
+# chapters/day10_report.md · What a reading leaves behind
+def measure_split(
+    folder: str | Path, split: str, record: bool = True
+) -> tuple[str, Metrics, list[dict[str, Any]]]:
+    """Where the examples of a split come from, how the model of a run folder does on them, and each answer.
+
+    With `record` a record that nothing can be added to is refused before the split is read.
+    """
+    config, model, tokenizer = load_run(folder)
+    if record:
+        read_evaluations(folder)
+    examples = load_examples(examples_of(config.data, split), split)
+    logits, labels = predict(model, make_loader(examples, tokenizer, 256))
+    return examples.source, score(logits, labels), answer_records(examples.texts, logits, labels)
 
 
 # chapters/day10_report.md · What a reading leaves behind
@@ -179,15 +198,10 @@ def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple
 
     With `record` the answers and the result are kept in the folder, and the reading of the split is counted.
     """
-    config, model, tokenizer = load_run(folder)
+    source, metrics, answers = measure_split(folder, split, record)
     if record:
-        read_evaluations(folder)  # a broken record is found before the split is read
-    examples = load_examples(examples_of(config.data, split), split)
-    logits, labels = predict(model, make_loader(examples, tokenizer, 256))
-    metrics = score(logits, labels)
-    if record:
-        record_evaluation(folder, split, answer_records(examples.texts, logits, labels), metrics)
-    return examples.source, metrics
+        record_evaluation(folder, split, answers, metrics)
+    return source, metrics
 
 
 # chapters/day10_report.md · Pictures that change only if the run does
@@ -209,7 +223,8 @@ def drawing(path: Path, width: float, height: float) -> Iterator[Any]:
     with style.context("default"), rc_context({"svg.hashsalt": "minitransformer"}):  # else ids are random
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        figure.savefig(path, metadata={"Date": None})
+        with writing(path):
+            figure.savefig(path, metadata={"Date": None})
 
 
 # chapters/day10_report.md · Pictures that change only if the run does

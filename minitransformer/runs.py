@@ -8,12 +8,15 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -23,7 +26,7 @@ import minitransformer
 from minitransformer.config import RunConfig, load_config, save_config
 from minitransformer.data import Examples
 from minitransformer.evaluate import Metrics, traits
-from minitransformer.model import TransformerForSequenceClassification, save_shards
+from minitransformer.model import TransformerForSequenceClassification, save_shards, weight_files
 from minitransformer.tokenizer import WordTokenizer, load_tokenizer
 
 __all__ = [
@@ -32,15 +35,19 @@ __all__ = [
     "LARGEST_SHARD",
     "RUN_FILES",
     "SHIPPED_FILES",
+    "FolderInUse",
     "answer_records",
     "append_record",
     "balanced",
     "checkpoint_files",
     "checksum",
+    "file_digest",
     "git",
+    "in_use",
     "load_checkpoint",
     "load_run",
     "machine_state",
+    "one_at_a_time",
     "open_run_folder",
     "pack",
     "read_answers",
@@ -58,6 +65,7 @@ __all__ = [
     "without_paths",
     "write_atomically",
     "write_json",
+    "writing",
 ]
 
 
@@ -151,9 +159,23 @@ def open_run_folder(folder: str | Path, overwrite: bool = False, resume: bool = 
 
 
 # chapters/day05_training.md · The run folder
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Around the writing of a file: what goes wrong, such as a full disk, becomes one sentence that names the file."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise OSError(
+            f"{path} cannot be written: {reason}; what was complete before is kept: mend this and start again, "
+            "a run with --resume"
+        ) from error
+
+
+# chapters/day05_training.md · The run folder
 def append_record(path: Path, record: dict[str, object]) -> None:
     """Add one line of JSON to a run's metrics, at once, so that a killed run keeps what it measured."""
-    with path.open("a", encoding="utf-8") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
 
 
@@ -176,11 +198,14 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with writing(path), temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # what could not be written takes no room
     if os.name == "posix":  # the new name itself is kept in the folder
         handle = os.open(path.parent, os.O_RDONLY)
         os.fsync(handle)
@@ -280,6 +305,57 @@ def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClass
             f"{folder}: the tokenizer knows {ours} tokens, but the model has {theirs}: they are not from one run"
         )
     return load_config(folder / "config.yaml"), model, tokenizer
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+class FolderInUse(ValueError):
+    """Another process works in the folder of a run."""
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+@contextmanager
+def in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
+    """Keep a folder, made if it is missing, to this process; the operating system frees it when the process ends.
+
+    Raises:
+        FolderInUse: one sentence, if another process has it, also after `wait` seconds.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, but a run needs a folder")
+    lock, new = FileLock(folder / ".lock"), not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise FolderInUse(
+            f"{folder} is in use by another process: wait for it, or name another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise OSError(f"{folder} cannot be locked, so nothing can be written there: {error}") from None
+    try:
+        yield folder
+    finally:
+        if new and folder.is_dir() and [path.name for path in folder.iterdir()] == [".lock"]:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing has come of it
+        lock.release()
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+_Work = TypeVar("_Work", bound=Callable[..., Any])
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def one_at_a_time(work: _Work) -> _Work:
+    """The function `work`, which keeps the folder that is its second argument to itself (see `in_use`)."""
+
+    @wraps(work)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        folder = args[1] if len(args) > 1 else kwargs["folder"]
+        with in_use(folder):
+            return work(*args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
 
 
 # chapters/day09_sprint.md · The settings of a reading, and the run
@@ -387,14 +463,14 @@ def record_evaluation(
     folder: str | Path, split: str, records: Sequence[dict[str, Any]], metrics: Metrics
 ) -> int:
     """Count a reading and write its result into `run.json`, its answers as `answers_SPLIT.jsonl`; returns the count."""
-    folder = Path(folder)
-    run, evaluations = read_run_record(folder), read_evaluations(folder)
-    readings = int(evaluations.get(split, {}).get("readings", 0)) + 1
-    run["evaluations"] = evaluations | {split: {"readings": readings, **asdict(metrics)}}
-    write_json(folder / "run.json", run)
-    lines = "".join(json.dumps(record) + "\n" for record in records)
-    write_atomically(folder / f"answers_{split}.jsonl", lines.encode())
-    return readings
+    with in_use(folder, wait=10) as folder:
+        run, evaluations = read_run_record(folder), read_evaluations(folder)
+        readings = int(evaluations.get(split, {}).get("readings", 0)) + 1
+        run["evaluations"] = evaluations | {split: {"readings": readings, **asdict(metrics)}}
+        write_json(folder / "run.json", run)
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(folder / f"answers_{split}.jsonl", lines.encode())
+        return readings
 
 
 # chapters/day10_report.md · What a reading leaves behind
@@ -464,13 +540,29 @@ def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> P
         raise ValueError(f"{folder} is not empty: name a new folder")
     parcel = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(parcel, ignore_errors=True)  # an interrupted call may have left it
-    parcel.mkdir(parents=True)
-    for name in SHIPPED_FILES:
-        if Path(run, name).is_file():
-            shutil.copyfile(Path(run, name), parcel / name)
-    if (settings := parcel / "config.yaml").is_file():
-        save_config(without_paths(load_config(settings)), settings)
-    save_shards({name: value.half() for name, value in model.state_dict().items()}, parcel, largest)
-    if folder.exists():
-        folder.rmdir()
-    return parcel.rename(folder)
+    try:
+        with writing(folder):
+            parcel.mkdir(parents=True)
+            for name in SHIPPED_FILES:
+                if Path(run, name).is_file():
+                    shutil.copyfile(Path(run, name), parcel / name)
+            if (settings := parcel / "config.yaml").is_file():
+                save_config(without_paths(load_config(settings)), settings)
+            halves = {name: value.half() for name, value in model.state_dict().items()}
+            save_shards(halves, parcel, largest)
+            if folder.exists():
+                folder.rmdir()
+            return parcel.rename(folder)
+    finally:
+        shutil.rmtree(parcel, ignore_errors=True)
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def file_digest(path: Path) -> dict[str, str]:
+    """The name of a file and the SHA-256 of what is in it; of weights in several files, of all in their order."""
+    files, found = weight_files(path), hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                found.update(block)
+    return {"file": ", ".join(file.name for file in files), "sha256": found.hexdigest()}

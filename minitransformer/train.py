@@ -1,7 +1,6 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The training loop, and whole runs that are watched, saved and resumed."""
 
-import hashlib
 import json
 import math
 import platform
@@ -34,11 +33,14 @@ from minitransformer.data import EpochSampler, Examples, join, load_examples, ma
 from minitransformer.evaluate import Metrics, evaluate, predict, score
 from minitransformer.model import TransformerForSequenceClassification, load_initial
 from minitransformer.runs import (
+    FolderInUse,
     append_record,
     checkpoint_files,
     checksum,
+    file_digest,
     load_checkpoint,
     machine_state,
+    one_at_a_time,
     open_run_folder,
     read_labelled,
     read_records,
@@ -47,6 +49,7 @@ from minitransformer.runs import (
     source_state,
     write_atomically,
     write_json,
+    writing,
 )
 from minitransformer.schedule import SCHEDULES
 from minitransformer.tokenizer import Vocabulary, WordTokenizer, load_tokenizer
@@ -407,6 +410,7 @@ def run_epochs(
 
 
 # chapters/day09_sprint.md · An average of the weights
+@one_at_a_time
 def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: bool = False) -> Metrics:
     """A whole run, from its config to a folder that holds the trained model and how it came about.
 
@@ -425,7 +429,8 @@ def fit(config: RunConfig, folder: str | Path, overwrite: bool = False, resume: 
     state = begin(config, device)
     if resume and restore(folder, state, ours):
         print(f"going on after step {state.step}")
-    save_config(config, folder / "config.yaml")
+    with writing(folder / "config.yaml"):
+        save_config(config, folder / "config.yaml")
     train_loader = make_loader(
         train, tokenizer, settings.batch_size, True, config.seed, config.data.group_by_length
     )
@@ -594,8 +599,10 @@ def finish(
     assert isinstance(model, TransformerForSequenceClassification)
     logits, labels = predict(model, validation_loader)
     write_predictions(folder, logits, labels)
-    tokenizer.save(folder / "tokenizer.json")
-    model.save_pretrained(folder)
+    with writing(folder / "tokenizer.json"):
+        tokenizer.save(folder / "tokenizer.json")
+    with writing(folder / "model.safetensors"):
+        model.save_pretrained(folder)
     write_provenance(folder, config, train, validation, state)
     return score(logits, labels)
 
@@ -682,15 +689,18 @@ def settled(config: Any, device: torch.device, folder: Path, resume: bool) -> An
     return replace(config, training=replace(config.training, autocast=chosen))
 
 
-# chapters/day07_experiments.md · Running it, and running it again
+# chapters/day09_sprint.md · An average of the weights
 def search(plan: SearchConfig, folder: str | Path, seeds: Sequence[int] | None = None) -> None:
     """Train every variant with every seed, each into its own folder; runs that are finished are kept.
 
-    An interrupted search goes on where it was. `seeds` limits it, so that several processes can share the work.
+    An interrupted search goes on where it was. Several processes share the work: what one is at, others pass over.
     """
     for seed in plan.seeds if seeds is None else seeds:
         for variant in plan.variants:
-            fit(variant_config(plan, variant, seed), Path(folder, f"{variant}_seed{seed}"), resume=True)
+            try:
+                fit(variant_config(plan, variant, seed), Path(folder, f"{variant}_seed{seed}"), resume=True)
+            except FolderInUse as busy:
+                print(f"passed over: {busy}", file=sys.stderr)
 
 
 # chapters/day09_sprint.md · One loop, two objectives
@@ -891,11 +901,10 @@ def origin(config: RunConfig) -> tuple[str, dict[str, Any]]:
     return kind, {"initial": fingerprint(source, "model.safetensors" if config.initial else "tokenizer.json")}
 
 
-# chapters/day09_sprint.md · An average of the weights
+# chapters/day10_report.md · Weights that fit into a repository
 def fingerprint(folder: str | Path, name: str) -> dict[str, str]:
-    """Which file a run starts from: its folder's name, its own, and the SHA-256 of what is in it."""
-    content = Path(folder, name).read_bytes()
-    return {"folder": Path(folder).name, "file": name, "sha256": hashlib.sha256(content).hexdigest()}
+    """What a run starts from: its folder's name, its file or files, and the SHA-256 of what is in them."""
+    return {"folder": Path(folder).name, **file_digest(Path(folder, name))}
 
 
 # chapters/day09_sprint.md · An average of the weights

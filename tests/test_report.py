@@ -35,6 +35,7 @@ from minitransformer.report import (
     group_rows,
     last_validation,
     markdown_table,
+    measure_split,
     percent,
     result_rows,
     results_of,
@@ -161,6 +162,7 @@ def test_readings_are_counted() -> None:
         assert {k: v for k, v in read_run_record(run).items() if k != "evaluations"} == before
         source, metrics = evaluate_run(run, "validation")
         assert evaluate_split(run, "validation", record=False) == (source, metrics)
+        assert measure_split(run, "validation")[:2] == (source, metrics)
         assert "validation" not in read_evaluations(run) and metrics == last_validation(run)
         assert source == load_examples("toy", "validation").source
 

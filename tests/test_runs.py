@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +23,17 @@ from minitransformer.model import ModelConfig, TransformerForSequenceClassificat
 from minitransformer.runs import (
     CHECKPOINTS_KEPT,
     RUN_FILES,
+    FolderInUse,
     answer_records,
     append_record,
     checkpoint_files,
     checksum,
     git,
+    in_use,
     load_checkpoint,
     load_run,
     machine_state,
+    one_at_a_time,
     open_run_folder,
     pack,
     read_answers,
@@ -45,6 +49,7 @@ from minitransformer.runs import (
     without_paths,
     write_atomically,
     write_json,
+    writing,
 )
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
@@ -97,6 +102,11 @@ def test_open_run_folder_protects_an_earlier_run() -> None:
             raise AssertionError("a file was taken for a folder")
         except ValueError as error:
             assert "notes.txt is a file" in str(error)
+        try:
+            with writing(folder / "big"):
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            assert "big cannot be written: No space left on device; " in str(error)
 
 
 # chapters/day06_engineering.md · The half-written file
@@ -114,6 +124,7 @@ def test_write_atomically_leaves_old_or_new() -> None:
                     raise AssertionError(f"a failing {broken} went unnoticed")
                 except OSError:
                     assert path.read_bytes() == b"old", f"{broken} failed and the old state is gone"
+                    assert len(list(path.parent.iterdir())) == 1, f"{broken} failed and half a file is left"
         with (
             mock.patch.object(os, "fsync", side_effect=lambda n: order.append("fsync") or synced(n)),
             mock.patch.object(
@@ -248,6 +259,29 @@ def test_open_run_folder_removes_old_curves_only_when_told() -> None:
         open_run_folder(folder, overwrite=True)
         assert not (folder / "tensorboard").exists() and not (folder / "metrics.jsonl").exists()
         assert (folder / "notes.txt").exists(), "only the run's own files go"
+
+
+# chapters/day09_sprint.md · The settings of a reading, and the run
+def test_a_folder_is_kept_to_one_process() -> None:
+    def work(plan: str, folder: Path) -> str:
+        """Work in a folder."""
+        return plan
+
+    alone = one_at_a_time(work)
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base, "run")
+        assert alone("a", folder) == alone("a", folder=folder) == "a" and not folder.exists()
+        with in_use(folder):
+            try:
+                alone("a", folder)
+                raise AssertionError("two worked in one folder")
+            except FolderInUse as error:
+                assert f"{folder} is in use by another process" in str(error)
+            (folder / "kept").touch()
+        assert alone("b", folder) == "b" and (folder / "kept").exists()
+        with in_use(folder):
+            shutil.rmtree(folder)
+        assert not folder.exists(), "work may remove its folder"
 
 
 # chapters/day09_sprint.md · The settings of a reading, and the run

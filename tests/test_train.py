@@ -1,7 +1,8 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.train`."""
 
 import copy
+import hashlib
 import json
 import math
 import re
@@ -36,11 +37,13 @@ from minitransformer.config import (
 )
 from minitransformer.data import Examples, load_examples, make_loader
 from minitransformer.evaluate import Metrics, evaluate
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification, save_shards, weight_files
 from minitransformer.runs import (
     RUN_FILES,
     checkpoint_files,
     checksum,
+    file_digest,
+    in_use,
     load_checkpoint,
     read_predictions,
     read_records,
@@ -63,6 +66,7 @@ from minitransformer.train import (
     depth_of,
     disagreement,
     end_epoch,
+    fingerprint,
     finish,
     finite_or_null,
     fit,
@@ -1167,6 +1171,17 @@ def test_a_run_repeats_whole_sentences_but_counts_words_once():
 
 
 # chapters/day09_sprint.md · An average of the weights
+def test_search_passes_over_what_others_are_at() -> None:
+    changes: dict[str, str | int | float | bool] = {"training.epochs": 1, "data.train_size": 64}
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
+        plan = SearchConfig("two", "../configs/toy.yaml", [1], {"a": changes, "b": changes})
+        with in_use(Path(base, "a_seed1")), redirect_stderr(StringIO()) as said:
+            search(plan, base)
+        assert said.getvalue().startswith("passed over: ") and Path(base, "b_seed1", "run.json").exists()
+        assert not Path(base, "a_seed1", "run.json").exists()
+
+
+# chapters/day09_sprint.md · An average of the weights
 def one_weight(ema: float) -> TrainingState:
     """A state whose model is one weight of 1, and an average of it."""
     model = nn.Linear(1, 1, bias=False)
@@ -1269,6 +1284,19 @@ def test_r_drop():
     assert abs(result.grad_norm / expected.item() - 1) < 1e-4 and result.loss < total.item()
     assert result.tokens == int(batch["attention_mask"].sum()), "tokens of the batch count once"
     assert logits_of(model, batch, "bf16").dtype == torch.float32
+
+
+# chapters/day10_report.md · Weights that fit into a repository
+def test_a_run_starts_from_shards() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = save_shards({"a": torch.ones(300), "b": torch.zeros(300)}, folder, 1300)
+        content = b"".join(file.read_bytes() for file in files)
+        assert weight_files(folder / "model.safetensors") == files and weight_files(files[0]) == files[:1]
+        found = file_digest(folder / "model.safetensors")
+        assert found["file"] == "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors"
+        assert found["sha256"] == hashlib.sha256(content).hexdigest()
+        assert fingerprint(folder, "model.safetensors") == {"folder": folder.name, **found}
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked

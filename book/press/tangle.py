@@ -340,9 +340,21 @@ def main_text() -> str:
     return f'''# Generated from chapters/; edit the chapters, not this file.
 """`python -m {PACKAGE}` is the command `{PACKAGE}`."""
 
-from {PACKAGE}.cli import main
+import sys
 
-raise SystemExit(main())
+
+def main() -> int:
+    """The command; an interruption is a sentence also while PyTorch is still being loaded."""
+    try:
+        from {PACKAGE}.cli import main as command
+    except KeyboardInterrupt:
+        print("{PACKAGE}: interrupted", file=sys.stderr)
+        return 130
+    return command()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
 '''
 
 
