@@ -18,7 +18,7 @@ from jaxtyping import install_import_hook
 from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, NotebookItem
 
 from book.press.floors import CHAPTERS, ROOT
-from book.press.read import read_chapter, relative
+from book.press.read import PATTERNS, read_chapter, relative
 
 collect_ignore_glob = [
     "*.ipynb",
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
     """nbmake collects `*.ipynb` only; here it gets the chapters' Markdown too."""
-    is_chapter = file_path.parent == CHAPTERS and file_path.match("day*.md")
+    is_chapter = file_path.parent == CHAPTERS and any(map(file_path.match, PATTERNS))
     if is_chapter and parent.config.getoption("nbmake", False):
         return ChapterFile.from_parent(parent, path=file_path)
     return None

@@ -190,17 +190,20 @@ def figures_described(chapter: Chapter) -> Iterator[str]:
 
 
 def plan_delivered(chapter: Chapter) -> Iterator[str]:
+    """A day delivers the tasks of the plan; a workshop chapter needs only the label by which days link to it."""
     labels = {label for section in chapter.sections for label in section.labels}
-    wanted = {f"day{chapter.day:02}"} | {
-        f"t{chapter.day}-{task}" for task in range(1, TASKS[chapter.day] + 1)
-    }
+    wanted = {chapter.path.stem.replace("_", "-") if chapter.workshop else f"day{chapter.day:02}"}
+    if not chapter.workshop:
+        wanted |= {f"t{chapter.day}-{task}" for task in range(1, TASKS[chapter.day] + 1)}
     for label in sorted(wanted - labels):
         what = (
             f"task T{label[1:].replace('-', '.')} of the plan"
-            if label.startswith("t")
+            if re.match(r"t\d", label)
             else "the chapter itself"
         )
         yield f"{relative(chapter.path)}: no heading labelled ({label})= for {what}; put the label on the line before the heading"
+    if chapter.workshop:
+        return
     if not chapter.path.name.startswith(f"day{chapter.day:02}_"):
         yield f"{relative(chapter.path)}: the file of day {chapter.day} must be named day{chapter.day:02}_….md"
     if not any(cell.kind == "markdown" and ":class: plan" in cell.source for cell in chapter.cells):

@@ -15,7 +15,8 @@ from book.press.floors import CHAPTERS, FLOORS, ROOT
 HEADING = re.compile(r"^(#{1,6}) +(.+?) *$")
 LABEL = re.compile(r"^\(([A-Za-z0-9_.-]+)\)= *$")
 FENCE = re.compile(r"^ *(`{3,}|:{3,}|~{3,}|\$\$)")
-KEYS = {"day", "module", "about"}
+KEYS = {"day", "before", "module", "about"}
+PATTERNS = ("day*.md", "workshop_*.md")
 
 
 class PressError(Exception):
@@ -63,7 +64,8 @@ class Cell:
 class Chapter:
     path: Path
     text: str
-    day: int
+    day: int  # of a workshop chapter: the day before which it stands
+    workshop: bool
     title: str
     about: dict[str, str]
     cells: tuple[Cell, ...]
@@ -73,6 +75,17 @@ class Chapter:
     def code(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.kind == "code")
 
+    @property
+    def place(self) -> tuple[int, bool]:
+        """Where the chapter stands in the book: workshop chapters right before their day."""
+        return self.day, not self.workshop
+
+    @property
+    def name(self) -> str:
+        """How pages call it: `Day 4`, or `Workshop: Files of sentences`."""
+        title = self.title.removeprefix("Workshop: ")
+        return f"Workshop: {title}" if self.workshop else f"Day {self.day}"
+
 
 def relative(path: Path) -> str:
     """The path as the reader knows it: from the root of the project where it lies inside."""
@@ -81,20 +94,18 @@ def relative(path: Path) -> str:
 
 
 def chapter_paths(folder: Path = CHAPTERS) -> list[Path]:
-    paths = sorted(folder.glob("day*.md"))
+    paths = sorted(path for pattern in PATTERNS for path in folder.glob(pattern))
     if not paths:
-        raise PressError(f"no chapter (day*.md) in {folder}")
+        raise PressError(f"no chapter ({', '.join(PATTERNS)}) in {folder}")
     return paths
 
 
 def read_chapters(folder: Path = CHAPTERS, through: int | None = None) -> list[Chapter]:
     """All chapters of a folder in the order of their days, up to and including day `through`."""
-    chapters = sorted(
-        (read_chapter(path) for path in chapter_paths(folder)), key=lambda c: (c.day, c.path.name)
-    )
+    chapters = sorted(map(read_chapter, chapter_paths(folder)), key=lambda c: (*c.place, c.path.name))
     if through is None:
         return chapters
-    days = sorted({chapter.day for chapter in chapters})
+    days = sorted({chapter.day for chapter in chapters if not chapter.workshop})
     if through not in days:
         raise PressError(f"--through must be one of the days {', '.join(map(str, days))}, got {through}")
     return [chapter for chapter in chapters if chapter.day <= through]
@@ -114,7 +125,7 @@ def parsed_chapter(path: Path, text: str) -> Chapter:
         notebook = myst_to_notebook(text, code_directive="{code-cell}", add_source_map=True)
     except (MystMetadataParsingError, yaml.YAMLError) as error:
         raise PressError(f"{relative(path)} cannot be parsed: {' '.join(str(error).split())}") from None
-    day, module, about = front_matter(path, notebook.metadata)
+    day, workshop, module, about = front_matter(path, notebook.metadata)
     cells: list[Cell] = []
     sections: list[Section] = [Section("", 0, (), "", 1)]
     for raw, start in zip(notebook.cells, notebook.metadata["source_map"], strict=True):
@@ -124,29 +135,34 @@ def parsed_chapter(path: Path, text: str) -> Chapter:
         cell = Cell(raw.cell_type, raw.source, dict(raw.metadata), line, sections[-1], path, None)
         cells.append(housed(cell, module, cells))
     title = next((section.title for section in sections if section.level == 1), path.stem)
-    return Chapter(path, text, day, title, about, tuple(cells), tuple(sections[1:]))
+    return Chapter(path, text, day, workshop, title, about, tuple(cells), tuple(sections[1:]))
 
 
-def front_matter(path: Path, metadata: dict) -> tuple[int, str | None, dict[str, str]]:
-    """The `minitransformer:` entry of a chapter's header: its day, its usual module, what its modules are about."""
+def front_matter(path: Path, metadata: dict) -> tuple[int, bool, str | None, dict[str, str]]:
+    """The `minitransformer:` entry of a chapter's header: its day, or the day before which it stands as a workshop
+    chapter, its usual module, and what its modules are about."""
     where = f"{relative(path)}: the front matter"
     entry = metadata.get("minitransformer")
     if not isinstance(entry, dict):
         raise PressError(f"{where} lacks the key 'minitransformer' (a mapping with 'day', 'module', 'about')")
     for key in entry.keys() - KEYS:
         raise PressError(f"{where} has the unknown key 'minitransformer: {key}'; allowed are {sorted(KEYS)}")
-    if "day" not in entry:
-        raise PressError(f"{where} lacks the key 'minitransformer: day' (a number from 1 to 12)")
-    day, module, about = entry["day"], entry.get("module"), entry.get("about") or {}
+    workshop = path.name.startswith("workshop_")
+    key, other = ("before", "day") if workshop else ("day", "before")
+    if key not in entry:
+        raise PressError(f"{where} lacks the key 'minitransformer: {key}' (a number from 1 to 12)")
+    if other in entry:
+        raise PressError(f"{where} has the key 'minitransformer: {other}'; this chapter has {key!r}")
+    day, module, about = entry[key], entry.get("module"), entry.get("about") or {}
     if type(day) is not int or not 1 <= day <= 12:
-        raise PressError(f"{where} has 'minitransformer: day' {day!r}; it must be a number from 1 to 12")
+        raise PressError(f"{where} has 'minitransformer: {key}' {day!r}; it must be a number from 1 to 12")
     if not isinstance(about, dict):
         raise PressError(
             f"{where} has 'minitransformer: about' {about!r}; it must map module names to sentences"
         )
     for name in [*about, *([module] if module is not None else [])]:
         known_module(name, where)
-    return day, module, about
+    return day, workshop, module, about
 
 
 def known_module(name: str, where: str) -> str:

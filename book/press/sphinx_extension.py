@@ -19,7 +19,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 from book.press.execute import execute_ahead
-from book.press.floors import PACKAGE, ROOT, TESTS
+from book.press.floors import PACKAGE, ROOT, module_path, tests_path
 from book.press.read import Chapter, read_chapters
 from book.press.tangle import Definition, read_book, superseded
 from book.press.write import diff
@@ -34,7 +34,7 @@ CHANGES: dict[tuple[Path, int], list[tuple[Definition, Definition]]] = {}
 def sources() -> list[Path]:
     """Everything that a chapter reads besides its own cells."""
     files = [
-        *(ROOT / PACKAGE).glob("*.py"),
+        *(ROOT / PACKAGE).rglob("*.py"),
         *(ROOT / "book").glob("*.py"),
         *(ROOT / "configs").glob("*.yaml"),
     ]
@@ -115,10 +115,11 @@ class Badges(SphinxPostTransform):
 
     def badge(self, cell) -> str:
         if "test" in cell.tags:
-            return f'<span class="press-badge press-test">✓ {TESTS}/test_{cell.module}.py</span>'
+            return f'<span class="press-badge press-test">✓ {tests_path(cell.module)}</span>'
         one_page = self.app.builder.name == "singlehtml"
         page = "" if one_page else self.app.builder.get_relative_uri(self.env.docname, "book/api")
-        return f'<a class="press-badge press-export" href="{page}#api-{cell.module}">→ {PACKAGE}/{cell.module}.py</a>'
+        anchor = f"api-{cell.module.replace('.', '-')}"
+        return f'<a class="press-badge press-export" href="{page}#{anchor}">→ {module_path(cell.module)}</a>'
 
 
 def raw(html: str) -> nodes.raw:
@@ -127,7 +128,7 @@ def raw(html: str) -> nodes.raw:
 
 def difference(old: Definition, new: Definition) -> str:
     """The folded diff between two versions of one definition."""
-    before, after = f"Day {old.chapter.day}", f"Day {new.chapter.day}"
+    before, after = old.chapter.name, new.chapter.name
     if before == after:
         before, after = f"{before}, earlier", "later"
     days = f"{before} → {after}"

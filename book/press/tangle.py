@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from book.press.floors import FLOORS, PACKAGE, ROOT, TESTS
+from book.press.floors import FLOORS, PACKAGE, ROOT, SUBPACKAGES, module_path, tests_path
 from book.press.read import Cell, Chapter, PressError, relative
 
 BUILTINS = frozenset(dir(builtins)) | {"__file__", "__name__"}
+GENERATED = "# Generated from chapters/; edit the chapters, not this file.\n"
 EAGER = {"listcomp", "setcomp", "dictcomp", "genexpr"}  # scopes that run where they stand
 
 
@@ -115,10 +116,11 @@ def one_order(new: Definition, unit: Unit, book: Book, tag: str) -> None:
     old = unit.definitions.get(new.name)
     if old is None:
         return
-    if old.chapter.path != new.chapter.path and old.chapter.day == new.chapter.day:
+    if old.chapter.path != new.chapter.path and old.chapter.place == new.chapter.place:
         places = f"{relative(old.chapter.path)} and {relative(new.chapter.path)}"
+        when = f"{'before' if new.chapter.workshop else 'on'} day {new.chapter.day}"
         raise PressError(
-            f"{places} both define {new.name!r} on day {new.chapter.day}: give them different days, so that one supersedes the other"
+            f"{places} both define {new.name!r} {when}: give them different days, so that one supersedes the other"
         )
     if (
         tag == "test"
@@ -268,14 +270,12 @@ def file_imports(unit: Unit, book: Book, name: str) -> list[str]:
 
 def tangle(book: Book) -> dict[str, str]:
     """Every file that the chapters make, by its path under the root of the project; formatted."""
-    files = {
-        f"{PACKAGE}/{module}.py": module_text(module, unit, book) for module, unit in book.modules.items()
-    }
-    files |= {
-        f"{TESTS}/test_{module}.py": tests_text(module, unit, book) for module, unit in book.tests.items()
-    }
+    files = {module_path(module): module_text(module, unit, book) for module, unit in book.modules.items()}
+    files |= {tests_path(module): tests_text(module, unit, book) for module, unit in book.tests.items()}
     files[f"{PACKAGE}/__init__.py"] = package_text(book)
     files[f"{PACKAGE}/py.typed"] = ""
+    for folder in {module.split(".")[0] for module in book.modules if "." in module}:
+        files[f"{PACKAGE}/{folder}/__init__.py"] = f'{GENERATED}"""{SUBPACKAGES[folder]}"""\n'
     if "cli" in book.modules:
         files[f"{PACKAGE}/__main__.py"] = main_text()
     return dict(sorted(formatted(files).items()))
@@ -297,7 +297,7 @@ def module_text(module: str, unit: Unit, book: Book) -> str:
     names = sorted(d.name for d in unit.definitions.values() if d.public)
     parts = [
         header(unit) + f'"""{about[-1]}"""',
-        "\n".join(file_imports(unit, book, f"{PACKAGE}/{module}.py")),
+        "\n".join(file_imports(unit, book, module_path(module))),
     ]
     parts += [f"__all__ = {names!r}"] + [f"# {d.origin}\n{d.source}" for d in ordered(unit)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -305,40 +305,45 @@ def module_text(module: str, unit: Unit, book: Book) -> str:
 
 def tests_text(module: str, unit: Unit, book: Book) -> str:
     parts = [header(unit) + f'"""The tests that the chapters run in their text, for `{PACKAGE}.{module}`."""']
-    parts += ["\n".join(file_imports(unit, book, f"{TESTS}/test_{module}.py"))]
+    parts += ["\n".join(file_imports(unit, book, tests_path(module)))]
     parts += [f"# {d.origin}\n{d.source}" for d in ordered(unit)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def package_text(book: Book) -> str:
     """The package's front door: every public name, imported only when it is asked for."""
-    homes = {
-        n: m for m in FLOORS if m in book.modules for n, d in book.modules[m].definitions.items() if d.public
-    }
-    return f'''# Generated from chapters/; edit the chapters, not this file.
-"""A Transformer encoder written by hand: the package that the chapters of *Twelve days to a Transformer* export."""
+    modules = [module for module in FLOORS if module in book.modules]
+    stars = "\n".join(f"    from {PACKAGE}.{module} import *" for module in modules) or "    pass"
+    return f'''{GENERATED}"""A Transformer encoder written by hand: the package that the chapters of *Twelve days to a Transformer* export."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-_HOMES = {homes!r}
-__all__ = sorted(_HOMES)
+_MODULES = {modules!r}
 
+if TYPE_CHECKING:
+{stars}
+else:
 
-def __getattr__(name: str) -> object:
-    """Import a public name from its module on first use, so that `import {PACKAGE}` stays light."""
-    if name not in _HOMES:
+    def __getattr__(name: str) -> object:
+        """Look a public name up, module by module from the ground, so that `import {PACKAGE}` stays light."""
+        if name == "__all__":
+            return __dir__()
+        if name in _MODULES:
+            return import_module(f"{PACKAGE}.{{name}}")
+        for module in _MODULES if not name.startswith("_") else []:
+            if name in (found := import_module(f"{PACKAGE}.{{module}}")).__all__:
+                return getattr(found, name)
         raise AttributeError(f"module {PACKAGE!r} has no attribute {{name!r}}")
-    return getattr(import_module(f"{PACKAGE}.{{_HOMES[name]}}"), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(name for module in _MODULES for name in import_module(f"{PACKAGE}.{{module}}").__all__)
 '''
 
 
 def main_text() -> str:
-    return f'''# Generated from chapters/; edit the chapters, not this file.
-"""`python -m {PACKAGE}` is the command `{PACKAGE}`."""
+    return f'''{GENERATED}"""`python -m {PACKAGE}` is the command `{PACKAGE}`."""
 
 import sys
 
@@ -363,7 +368,7 @@ def formatted(files: dict[str, str]) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             path = Path(folder, name)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         ruff("check", "--quiet", "--select", "I,RUF022", "--fix-only", "--exit-zero", folder)
         ruff("format", "--quiet", folder)

@@ -79,6 +79,14 @@ def test_nbmake_fails_when_it_collects_nothing(project, workers):
     assert "collected 0 of 2 chapters" in done.stdout + done.stderr
 
 
+def test_nbmake_runs_workshop_chapters_too(project):
+    text = CHAPTER.format(day=1, line="assert x").replace("day:", "before:")
+    (project / "chapters/workshop_bench.md").write_text(text)
+    (project / "chapters/notes.md").write_text(text)
+    done = run_pytest(project, "--nbmake", "chapters")
+    assert "3 passed" in done.stdout, done.stdout
+
+
 def test_nbmake_takes_a_single_chapter(project):
     done = run_pytest(project, "--nbmake", "chapters/day02_small.md")
     assert "1 passed" in done.stdout, done.stdout

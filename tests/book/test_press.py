@@ -11,6 +11,7 @@ from book.press.__main__ import main
 from book.press.check import check
 from book.press.floors import CHAPTERS, ROOT
 from book.press.read import PressError, chapter_paths, read_chapter, read_chapters
+from book.press.sphinx_extension import difference
 from book.press.tangle import read_book, superseded, tangle
 from book.press.tidy import FILTER, tidied, tidy
 from book.press.write import files_on_disk, write
@@ -69,6 +70,16 @@ def write_chapter(folder: Path, body: str, day: int = 1, module: str = "linear",
     folder.mkdir(exist_ok=True)
     path = folder / f"day{day:02}_{name}.md"
     path.write_text(HEAD.format(day=day, module=module) + body, encoding="utf-8")
+    return path
+
+
+def write_workshop(folder: Path, body: str, before: int, module: str, name: str = "bench") -> Path:
+    """A workshop chapter: no plan, no tasks, and a title of its own."""
+    text = HEAD.format(day=before, module=module).split("\n(day")[0].replace("  day: ", "  before: ")
+    path = folder / "chapters" / f"workshop_{name}.md"
+    path.parent.mkdir(exist_ok=True)
+    title = f"\n(workshop-{name})=\n\n# The {name}\n\n## Settings\n"
+    path.write_text(text + title + body, encoding="utf-8")
     return path
 
 
@@ -203,6 +214,126 @@ def test_orphans_are_deleted_and_other_files_stay(tmp_path):
     assert (tmp_path / "tests/book/test_by_hand.py").exists()
 
 
+# --- workshop chapters ----------------------------------------------------------------------------------------------
+
+SETTING = '''def setting() -> float:
+    """Twice three."""
+    return double(3)'''
+SETTING_TEST = "def test_setting():\n    assert setting() == 6\n\n\ntest_setting()"
+
+
+def workshop_book(root: Path) -> None:
+    """Two days, and between them a workshop chapter with a module in the subpackage."""
+    write_chapter(root, "\n(t1-1)=\n\n## Task 1\n" + cell(LINEAR, "export") + cell(TEST, "test"))
+    write_chapter(root, cell("def last():\n    return setting()", "export"), 2, "cli")
+    write_workshop(
+        root, cell(SETTING, "export") + cell(SETTING_TEST, "test"), 2, "experiment.settings", "settings"
+    )
+
+
+def test_workshop_chapters_stand_before_their_day_in_name_order(tmp_path):
+    workshop_book(tmp_path)
+    write_workshop(tmp_path, cell("a = 1"), 2, "experiment.folder", "folder")
+    order = [chapter.path.stem for chapter in read_chapters(tmp_path / "chapters")]
+    assert order == ["day01_small", "workshop_folder", "workshop_settings", "day02_small"]
+    for through, number in ((1, 1), (2, 4)):
+        assert len(read_chapters(tmp_path / "chapters", through)) == number
+    write_workshop(tmp_path, "", 3, "experiment.fit", "late")
+    with pytest.raises(PressError, match=r"--through must be one of the days 1, 2, got 3"):
+        read_chapters(tmp_path / "chapters", 3)
+
+
+def test_a_module_of_the_subpackage_is_exported_imported_and_tested(tmp_path):
+    workshop_book(tmp_path)
+    files = export(tmp_path)
+    assert "from minitransformer.linear import double" in files["minitransformer/experiment/settings.py"]
+    assert "from minitransformer.experiment.settings import setting" in files["minitransformer/cli.py"]
+    assert "import setting" in files["tests/test_experiment_settings.py"]
+    assert files["minitransformer/experiment/__init__.py"].count("\n") == 2  # what it is, nothing else
+    assert not any(
+        "experiment" in path for path in tangle(read_book(read_chapters(tmp_path / "chapters", 1)))
+    )
+    code = "from minitransformer import last, setting; assert last() == setting() == 6"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    assert "2 passed" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+
+def test_what_days_alone_must_have_a_workshop_chapter_need_not(tmp_path):
+    workshop_book(tmp_path)
+    assert "workshop_settings.md" not in findings(tmp_path)
+    path = tmp_path / "chapters/workshop_settings.md"
+    text = path.read_text()
+    path.write_text(text.replace("(workshop-settings)=", ""))
+    assert "no heading labelled (workshop-settings)= for the chapter itself" in findings(tmp_path)
+    path.write_text(
+        text + cell("\n".join(f"x{i} = {i}" for i in range(41))) + cell("def f():\n    return 1", "export")
+    )
+    assert "the cell has 41 lines" in findings(tmp_path)
+    assert "f is exported, but no test after it" in findings(tmp_path)
+
+
+def test_a_day_may_supersede_its_workshop_chapter_but_two_of_these_may_not_claim_one_name(tmp_path):
+    workshop_book(tmp_path)
+    write_chapter(
+        tmp_path, cell("def setting():\n    return 7", "export", module="experiment.settings"), 2, "cli"
+    )
+    assert "return 7" in export(tmp_path)["minitransformer/experiment/settings.py"]
+    [[(old, new)]] = superseded(read_book(read_chapters(tmp_path / "chapters"))).values()
+    assert "Workshop: The settings → Day 2" in difference(old, new)
+    write_workshop(tmp_path, cell(SETTING, "export"), 2, "experiment.settings", "twice")
+    with pytest.raises(PressError, match=r"both define 'setting' before day 2"):
+        export(tmp_path)
+
+
+def test_the_front_matter_of_a_workshop_chapter_is_checked(tmp_path):
+    workshop_book(tmp_path)
+    path = tmp_path / "chapters/workshop_settings.md"
+    text = path.read_text()
+    for new, message in (
+        ("", r"lacks the key 'minitransformer: before'"),
+        ("  before: 2\n  day: 2\n", r"has the key 'minitransformer: day'; this chapter has 'before'"),
+        ("  before: 13\n", r"'minitransformer: before' 13; it must be a number from 1 to 12"),
+    ):
+        path.write_text(text.replace("  before: 2\n", new))
+        with pytest.raises(PressError, match=message):
+            export(tmp_path)
+
+
+# --- the front door -------------------------------------------------------------------------------------------------
+
+
+def test_the_front_door_loads_no_more_than_the_modules_up_to_the_one_asked_for(tmp_path):
+    workshop_book(tmp_path)
+    export(tmp_path)
+    code = """
+import sys, minitransformer as m
+loaded = lambda: {name for name in sys.modules if name.startswith("minitransformer.")}
+assert not loaded()
+from minitransformer import double
+assert loaded() == {"minitransformer.linear"}
+from minitransformer import cli
+assert cli.__name__ == "minitransformer.cli" and not hasattr(m, "_private")
+assert dir(m) == m.__all__ == ["double", "last", "setting"]
+try:
+    from minitransformer import nothing
+except ImportError:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr
+
+
+def test_types_are_known_at_the_front_door(tmp_path):
+    workshop_book(tmp_path)
+    export(tmp_path)
+    (tmp_path / "user.py").write_text("from minitransformer import double, nothing\n\ndouble('a')\n")
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "user.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert 'has no attribute "nothing"' in done and 'incompatible type "str"' in done
+    assert "Found 2 errors" in done
+
+
 # --- bad input: one sentence, exit code 2, nothing written ----------------------------------------------------------
 
 BAD = {
@@ -275,6 +406,7 @@ FRONT = {
     "no day": ("  day: 1\n", "", r"lacks the key 'minitransformer: day'"),
     "bad day": ("  day: 1\n", "  day: 13\n", r"'minitransformer: day' 13; it must be a number from 1 to 12"),
     "unknown key": ("  day: 1\n", "  day: 1\n  dy: 2\n", r"unknown key 'minitransformer: dy'"),
+    "before in a day": ("  day: 1\n", "  before: 1\n  day: 1\n", r"has the key 'minitransformer: before'"),
     "no module": ("  module: linear\n", "", r"no module for this cell"),
     "unknown module": ("  module: linear\n", "  module: lin\n", r"unknown module 'lin'"),
     "no about": (
@@ -306,7 +438,7 @@ def test_two_chapters_claiming_one_name_on_one_day_are_refused(tmp_path):
 
 
 def test_an_empty_folder_of_chapters_is_refused(tmp_path):
-    with pytest.raises(PressError, match=r"no chapter \(day\*\.md\)"):
+    with pytest.raises(PressError, match=r"no chapter \(day\*\.md, workshop_\*\.md\)"):
         read_chapters(tmp_path)
 
 
@@ -468,7 +600,7 @@ def test_format_writes_only_what_changes(tmp_path):
     assert tidy([path]) == []
 
 
-@pytest.mark.parametrize("day", [chapter.day for chapter in read_chapters()])
+@pytest.mark.parametrize("day", [chapter.day for chapter in read_chapters() if not chapter.workshop])
 def test_the_package_of_every_day_imports_and_passes_its_tests(tmp_path, monkeypatch, day):
     monkeypatch.setattr(sys, "argv", ["press", "export", "--through", str(day), "--into", str(tmp_path)])
     assert main() == 0
