@@ -13,7 +13,7 @@ from book.press.floors import CHAPTERS, ROOT
 from book.press.read import PressError, chapter_paths, read_chapter, read_chapters
 from book.press.sphinx_extension import difference
 from book.press.tangle import read_book, superseded, tangle
-from book.press.tidy import FILTER, tidied, tidy
+from book.press.tidy import FILTER, tidy, untidy
 from book.press.write import files_on_disk, write
 
 HEAD = f"""---
@@ -582,7 +582,7 @@ def test_the_book_itself_is_green():
 
 @pytest.mark.parametrize("path", chapter_paths(), ids=lambda path: path.stem)
 def test_chapters_round_trip_through_jupytext_unchanged(path):
-    assert tidied(path) == path.read_text(encoding="utf-8")
+    assert not untidy(path)
 
 
 @pytest.mark.parametrize("path", chapter_paths(), ids=lambda path: path.stem)
@@ -591,6 +591,15 @@ def test_cells_know_their_line(path):
     for one in read_chapter(path).code:
         source = one.source.splitlines()
         assert lines[one.line - 1 : one.line - 1 + len(source)] == source
+
+
+def test_code_fits_the_page(tmp_path):
+    line = "total = one_long_name + another_long_name + a_third_long_name + a_fourth_long_name + more"
+    path = write_chapter(tmp_path, cell(line))
+    assert len(line) > 88 and not untidy(path), "a chapter may still be as wide as the package"
+    tidy([path])
+    assert max(map(len, read_chapter(path).code[0].source.splitlines())) <= 88
+    assert not untidy(path)
 
 
 def test_format_writes_only_what_changes(tmp_path):
