@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitransformer.config import load_config
+from minitransformer.experiment.settings import RunConfig
+from minitransformer.experiment.settings import read_settings
 from minitransformer.data import EpochSampler, collate, load_examples, sst2_is_present
 from minitransformer.model import TransformerForSequenceClassification
-from minitransformer.runs import machine_state
+from minitransformer.experiment.folder import machine_state
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "sst2_scratch.yaml"
@@ -65,7 +66,7 @@ def throughput(
 def measure(data: str, rounds: int, batch_size: int) -> tuple[str, list[tuple[str, ...]]]:
     """Where the texts come from, and the rows of the table."""
     torch.manual_seed(0)
-    examples, config = load_examples(data, "train"), load_config(CONFIG).model
+    examples, config = load_examples(data, "train"), read_settings(RunConfig, CONFIG).model
     tokenizer = WordTokenizer(Vocabulary.from_texts(examples.texts), max_length=config.max_length)
     ids = [tokenizer.encode(text) for text in examples.texts]
     lengths = [len(tokens) for tokens in ids]

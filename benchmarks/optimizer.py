@@ -13,10 +13,12 @@ from statistics import median, quantiles
 import torch
 
 from benchmarks.speed import take_turns
+from minitransformer.experiment.settings import read_settings
 from minitransformer.cli import SHIPPED
-from minitransformer.config import RunConfig, load_config
-from minitransformer.runs import machine_state
-from minitransformer.train import begin, choose_device, train_step
+from minitransformer.experiment.settings import RunConfig
+from minitransformer.experiment.folder import machine_state
+from minitransformer.experiment.fit import begin
+from minitransformer.train import choose_device, train_step
 
 CONFIGS = {
     "shipped": SHIPPED / "config.yaml",
@@ -54,7 +56,7 @@ def main() -> None:
         parser.error(str(error))
     print("| model | a step, plain | fused | fused to plain (quartiles) |\n|---|---:|---:|---:|")
     for name, path in CONFIGS.items():
-        config = load_config(path, ["--initial=null"])
+        config = read_settings(RunConfig, path, ["--initial=null"])
         works = {f: step(config, device, f, given.batch_size, given.length) for f in (False, True)}
         for work in works.values():
             work(), work()

@@ -21,7 +21,7 @@ from torch import nn
 from minitransformer.cli import SHIPPED
 from minitransformer.data import Examples, load_examples, make_loader
 from minitransformer.evaluate import EDITS, evaluate, robustness
-from minitransformer.runs import checksum, load_run, read_run_record, write_json
+from minitransformer.experiment.folder import checksum, load_run, read_run_record, write_json
 from minitransformer.tokenizer import WordTokenizer
 
 RECORD = Path(__file__).parent / "runs" / "edits.json"

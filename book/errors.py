@@ -11,8 +11,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from minitransformer.data import load_sst2, whole_texts
-from minitransformer.runs import checksum
+from minitransformer.data import load_sst2
+from minitransformer.experiment.folder import checksum
 from minitransformer.tokenizer import basic_english
 
 RECORD = Path(__file__).parent / "runs" / "validation_groups.json"

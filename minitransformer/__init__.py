@@ -14,14 +14,17 @@ _MODULES = [
     "model",
     "schedule",
     "evaluate",
-    "config",
-    "runs",
     "train",
     "pretrain",
-    "selftrain",
-    "report",
     "bert",
-    "recipe",
+    "experiment.settings",
+    "experiment.folder",
+    "experiment.checkpoint",
+    "experiment.job",
+    "experiment.fit",
+    "experiment.search",
+    "experiment.report",
+    "experiment.recipe",
     "cli",
 ]
 
@@ -29,19 +32,22 @@ if TYPE_CHECKING:
     from minitransformer.attention import *
     from minitransformer.bert import *
     from minitransformer.cli import *
-    from minitransformer.config import *
     from minitransformer.data import *
     from minitransformer.encoder import *
     from minitransformer.evaluate import *
+    from minitransformer.experiment.checkpoint import *
+    from minitransformer.experiment.fit import *
+    from minitransformer.experiment.folder import *
+    from minitransformer.experiment.job import *
+    from minitransformer.experiment.recipe import *
+    from minitransformer.experiment.report import *
+    from minitransformer.experiment.search import *
+    from minitransformer.experiment.settings import *
     from minitransformer.layers import *
     from minitransformer.linear import *
     from minitransformer.model import *
     from minitransformer.pretrain import *
-    from minitransformer.recipe import *
-    from minitransformer.report import *
-    from minitransformer.runs import *
     from minitransformer.schedule import *
-    from minitransformer.selftrain import *
     from minitransformer.tokenizer import *
     from minitransformer.train import *
 else:

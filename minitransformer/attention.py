@@ -14,19 +14,10 @@ from torch.autograd.function import once_differentiable
 from minitransformer.linear import Linear
 
 __all__ = [
-    "AttentionFunction",
-    "MultiHeadAttention",
-    "attention_gradients",
-    "attention_with_gradient",
-    "causal_mask",
-    "fused_attention",
-    "head_mask",
-    "masked_softmax",
-    "merge_heads",
-    "padding_mask",
-    "scaled_dot_product_attention",
-    "split_heads",
-]
+    "AttentionFunction", "MultiHeadAttention", "attention_gradients", "attention_with_gradient",
+    "causal_mask", "fused_attention", "head_mask", "masked_softmax", "merge_heads", "padding_mask",
+    "scaled_dot_product_attention", "split_heads",
+]  # fmt: skip
 
 
 # chapters/day02_multi_head_attention.md · A view, then a transpose
@@ -145,7 +136,6 @@ def _setting(name: str, value: Any, kind: type, description: str, allowed: Calla
         raise ValueError(f"{name} must be {description}, got {value!r}")
 
 
-# chapters/day02_multi_head_attention.md · The class
 def _check_sizes(d_model: int, num_heads: int, dropout: float) -> None:
     whole = type(d_model) is int and type(num_heads) is int
     if not whole or d_model < 1 or num_heads < 1 or d_model % num_heads:
@@ -155,7 +145,6 @@ def _check_sizes(d_model: int, num_heads: int, dropout: float) -> None:
     _setting("dropout", dropout, float, "a number in [0, 1)", lambda value: 0 <= value < 1)
 
 
-# chapters/day02_multi_head_attention.md · The class
 def _key_and_value(
     query: Tensor, key: Tensor | None, value: Tensor | None, d_model: int
 ) -> tuple[Tensor, Tensor]:
@@ -174,7 +163,6 @@ def _key_and_value(
     return key, value
 
 
-# chapters/day02_multi_head_attention.md · The class
 class MultiHeadAttention(nn.Module):
     """Several attentions side by side, each in its own slice of the width (paper, section 3.2.2).
 
@@ -233,7 +221,7 @@ def attention_gradients(
     average = (weights * grad_weights).sum(-1, keepdim=True)
     grad_scores = weights * (grad_weights - average)
     scaled = grad_scores / math.sqrt(q.size(-1))
-    return scaled @ k, scaled.transpose(-2, -1) @ q, weights.transpose(-2, -1) @ grad_out
+    return (scaled @ k, scaled.transpose(-2, -1) @ q, weights.transpose(-2, -1) @ grad_out)
 
 
 # chapters/day11_deeper.md · The function, without autograd
@@ -257,7 +245,6 @@ class AttentionFunction(torch.autograd.Function):
         return *attention_gradients(q, k, v, weights, grad_out), None
 
 
-# chapters/day11_deeper.md · The function, without autograd
 def attention_with_gradient(
     q: Float[Tensor, "*B T D"],
     k: Float[Tensor, "*B S D"],

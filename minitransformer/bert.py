@@ -6,40 +6,23 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, normalizers
 from torch import Tensor
 
-from minitransformer.config import require
 from minitransformer.encoder import TransformerEncoder
-from minitransformer.model import ModelConfig, read_weights
-from minitransformer.runs import file_digest, one_at_a_time, source_state, write_json, writing
-from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer, bert_backend
+from minitransformer.model import ModelConfig, read_weights, require
+from minitransformer.tokenizer import SPECIAL_TOKENS, bert_backend
 
 __all__ = [
-    "BERT_FILES",
-    "CONFIG_NAMES",
-    "EMBEDDING_NAMES",
-    "LAYER_NAMES",
-    "bert_folder",
-    "bert_names",
-    "config_from_bert",
-    "config_to_bert",
-    "convert",
-    "from_bert",
-    "from_pretrained",
-    "kept_pieces",
-    "plain_normalizer",
-    "read_bert",
-    "source_name",
-    "to_bert",
-    "wordpiece",
-]
+    "BERT_FILES", "CONFIG_NAMES", "EMBEDDING_NAMES", "LAYER_NAMES", "bert_folder", "bert_names",
+    "config_from_bert", "config_to_bert", "from_bert", "from_pretrained", "kept_pieces",
+    "plain_normalizer", "read_bert", "source_name", "to_bert", "wordpiece",
+]  # fmt: skip
 
 # chapters/day11_deeper.md · Two lists of names
 EMBEDDING_NAMES = {
@@ -50,7 +33,6 @@ EMBEDDING_NAMES = {
     "embeddings.LayerNorm.bias": "embedding_norm.bias",
 }
 
-# chapters/day11_deeper.md · Two lists of names
 LAYER_NAMES = {
     "attention.self.query": "self_attn.q_proj",
     "attention.self.key": "self_attn.k_proj",
@@ -63,7 +45,6 @@ LAYER_NAMES = {
 }
 
 
-# chapters/day11_deeper.md · Two lists of names
 def bert_names(num_layers: int) -> dict[str, str]:
     """Every parameter of `transformers.BertModel` (without its pooler), and what it is called in `TransformerEncoder`."""
     names = dict(EMBEDDING_NAMES)
@@ -74,7 +55,6 @@ def bert_names(num_layers: int) -> dict[str, str]:
     return names
 
 
-# chapters/day11_deeper.md · Two lists of names
 def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     """The weights of a BERT under the names of `TransformerEncoder`; what belongs to BERT's heads is left out.
 
@@ -88,7 +68,7 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
         if short in plain:
             raise ValueError(f"{short} is there twice, as {plain[short]} and as {name}")
         plain[short] = name
-    names, wanted = bert_names(num_layers), f"these are not the weights of a BERT of {num_layers} layers"
+    names, wanted = (bert_names(num_layers), f"these are not the weights of a BERT of {num_layers} layers")
     if missing := [name for name in names if name not in plain]:
         raise ValueError(
             f"{wanted}: {missing[0]} is missing; the first names there are {', '.join(list(state)[:3]) or 'none'}"
@@ -99,7 +79,6 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     return {ours: state[plain[theirs]] for theirs, ours in names.items()}
 
 
-# chapters/day11_deeper.md · Two lists of names
 def to_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     """The way back: the weights of a `TransformerEncoder` under the names of `transformers.BertModel`."""
     return {theirs: state[ours] for theirs, ours in bert_names(num_layers).items()}
@@ -120,13 +99,11 @@ CONFIG_NAMES = {
     "pad_token_id": "padding_id",
 }
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 _BERT_DEFAULTS = dict(  # what a config.json leaves out is as in BERT-base
     zip(CONFIG_NAMES, (30522, 768, 12, 3072, 12, 512, 0.1, "gelu", 1e-12, 2, 0), strict=True)
 )
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
     """The `ModelConfig` of a BERT's `config.json`.
 
@@ -151,7 +128,6 @@ def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
         raise ValueError(f"{theirs} in the config of a BERT: {error}") from None
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 def config_to_bert(config: ModelConfig) -> dict[str, Any]:
     """The settings of the BERT that computes what an encoder of this config does.
 
@@ -179,7 +155,6 @@ def plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
     )
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def wordpiece(tokens: Sequence[str], **casing: bool | None) -> Tokenizer:
     """The library's WordPiece tokenizer of a vocabulary, with `plain_normalizer`."""
     backend = bert_backend(models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]"))
@@ -187,7 +162,6 @@ def wordpiece(tokens: Sequence[str], **casing: bool | None) -> Tokenizer:
     return backend
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int, **casing: bool | None) -> list[str]:
     """At most `size` pieces of a BERT vocabulary: special tokens, single characters, then those that `texts` use most.
 
@@ -214,14 +188,12 @@ def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int, **casing
     return [*SPECIAL_TOKENS, *(token for token in tokens if token in chosen)]
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 BERT_FILES = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *("vocab.txt", "tokenizer_config.json", "tokenizer.json"),
 )
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def bert_folder(source: str | Path) -> Path:
     """The folder of a BERT: a local one, or else the files of that name on the Hugging Face hub.
 
@@ -239,13 +211,11 @@ def bert_folder(source: str | Path) -> Path:
         raise ValueError(f"{source} is neither a folder nor to be had from the hub: {reason}") from None
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def source_name(source: str | Path) -> str:
     """What a record calls the source of weights: the name on the hub, or of the folder, never a path."""
     return Path(source).resolve().name if Path(source).is_dir() else str(source)
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def _text(path: Path) -> str:
     """The text of a file in the folder of a BERT, without a byte-order mark."""
     try:
@@ -257,7 +227,6 @@ def _text(path: Path) -> str:
     return text
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def _json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of the folder of a BERT."""
     try:
@@ -271,7 +240,6 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def _casing(folder: Path) -> dict[str, bool | None]:
     """What the tokenizer of a BERT does to letters, for `BertNormalizer`; one of another kind is refused."""
     paths = (folder / "tokenizer_config.json", folder / "tokenizer.json")
@@ -300,7 +268,6 @@ def _casing(folder: Path) -> dict[str, bool | None]:
     return {n: config.get(first.get(n, n), says.get(n, value)) for n, value in casing.items()}
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def read_bert(folder: Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
     """Config, vocabulary and weights (float32, under our names) in the folder of a BERT.
 
@@ -331,14 +298,13 @@ def read_bert(folder: Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
         shapes = _encoder(config).state_dict()
     theirs = {ours: theirs for theirs, ours in bert_names(config.num_layers).items()}
     for name, value in weights.items():
-        ours, fits = shapes[name].shape if name in shapes else "missing", f"{path}: {theirs[name]}"
+        ours, fits = (shapes[name].shape if name in shapes else "missing", f"{path}: {theirs[name]}")
         require(value.shape == ours, fits, list(value.shape), f"{list(ours)} to fit config.json")
         require(value.is_floating_point(), fits, str(value.dtype), "of a floating-point type")
         require(bool(value.isfinite().all()), fits, "NaN or infinity", "finite")
     return config, tokens, {name: value.float() for name, value in weights.items()}
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def _encoder(config: ModelConfig) -> TransformerEncoder:
     """A fresh encoder of a config."""
     settings = asdict(config)
@@ -346,7 +312,6 @@ def _encoder(config: ModelConfig) -> TransformerEncoder:
     return TransformerEncoder(**settings)
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def from_pretrained(source: str | Path) -> TransformerEncoder:
     """The encoder with the weights of a BERT, a local folder or a name on the hub; in evaluation mode (no dropout).
 
@@ -357,39 +322,3 @@ def from_pretrained(source: str | Path) -> TransformerEncoder:
     encoder = _encoder(config)
     encoder.load_state_dict(weights)
     return encoder.eval()
-
-
-# chapters/day11_deeper.md · Real weights, and their tokenizer
-@one_at_a_time
-def convert(
-    source: str | Path,
-    folder: str | Path,
-    vocab_size: int | None = None,
-    max_length: int = 128,
-    texts: Iterable[str] = (),
-) -> ModelConfig:
-    """Write the encoder and the tokenizer of a BERT into `folder`, for `initial` in the config of a run.
-
-    With a `vocab_size` only as many entries are kept, those that `texts` use most; and only the first `max_length`
-    positions. Returns the config of the model. A ValueError of one sentence refuses whatever is not a BERT's.
-    """
-    found, folder = bert_folder(source), Path(folder)
-    require(not (folder / "metrics.jsonl").exists(), "the folder", str(folder), "one that holds no run")
-    config, tokens, weights = read_bert(found)
-    casing, ids = _casing(found), {token: i for i, token in enumerate(tokens)}
-    kept = kept_pieces(tokens, texts, len(tokens) if vocab_size is None else vocab_size, **casing)
-    weights["embedding.weight"] = weights["embedding.weight"][[ids[token] for token in kept]]
-    length = min(max_length, config.max_length)
-    weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
-    config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
-    tokenizer = WordPieceTokenizer(wordpiece(kept, **casing), length)
-    origin: dict[str, Any] = {"source": source_name(source), **file_digest(found / "model.safetensors")}
-    origin["vocab_size"] = vocab_size
-    record = {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()}
-    write_json(folder / "config.json", asdict(config))
-    with writing(folder / "model.safetensors"):
-        save_file({f"encoder.{name}": value for name, value in weights.items()}, folder / "model.safetensors")
-    with writing(folder / "tokenizer.json"):
-        tokenizer.save(folder / "tokenizer.json")
-    write_json(folder / "run.json", record)
-    return config

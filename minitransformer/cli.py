@@ -1,5 +1,5 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
-"""The command line, `minitransformer train`, `pretrain`, `convert`, `reproduce`, `evaluate`, `report` and `predict`."""
+# Generated from chapters/workshop_command_line.md; edit the chapter, not this file.
+"""The command line."""
 
 import argparse
 import itertools
@@ -14,27 +14,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import minitransformer
-from minitransformer.bert import convert
-from minitransformer.config import load_config, load_pretrain_config, load_recipe, load_search
-from minitransformer.evaluate import Metrics, classify
-from minitransformer.pretrain import pretrain
-from minitransformer.recipe import film_texts, reproduce
-from minitransformer.report import evaluate_split, markdown_table, measure_split, summarize, write_report
-from minitransformer.runs import load_run, record_evaluation
-from minitransformer.selftrain import label_sentences
+from minitransformer.evaluate import classify
+from minitransformer.experiment.fit import fit
+from minitransformer.experiment.folder import load_run, record_evaluation
+from minitransformer.experiment.recipe import convert, film_texts, load_recipe, reproduce
+from minitransformer.experiment.report import measure_split, write_report
+from minitransformer.experiment.search import load_search, markdown_table, search, summarize
+from minitransformer.experiment.settings import PretrainConfig, RunConfig, read_settings
 from minitransformer.tokenizer import WordTokenizer
-from minitransformer.train import fit, search
 
 __all__ = [
     "SHIPPED",
     "Parser",
-    "add_label",
     "add_train",
     "add_training",
     "build_parser",
     "check_text",
     "convert_bert",
-    "evaluate_run",
     "main",
     "predict_texts",
     "read_lines",
@@ -43,10 +39,10 @@ __all__ = [
     "reproduce_recipe",
     "run_command",
     "yaml_file",
-]
+]  # fmt: skip
 
 
-# chapters/day05_training.md · The command line
+# chapters/workshop_command_line.md · The command line.
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are exceptions of one sentence."""
 
@@ -55,7 +51,6 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
-# chapters/day09_sprint.md · The command
 def yaml_file(value: str) -> str:
     """The name of a config file; anything else has slipped into its place."""
     if not value.endswith((".yaml", ".yml")):
@@ -63,7 +58,6 @@ def yaml_file(value: str) -> str:
     return value
 
 
-# chapters/day07_experiments.md · `report` and `search` on the command line
 def build_parser() -> Parser:
     """The commands and their own options; a run's settings pass through to `load_config`."""
     parser = Parser(prog="minitransformer", description="Train and use a small Transformer.")
@@ -99,24 +93,17 @@ def build_parser() -> Parser:
     return parser
 
 
-# chapters/day10_report.md · What a reading leaves behind
-def evaluate_run(folder: str | Path, split: str, record: bool = False) -> tuple[str, Metrics]:
-    """Where the examples of a split come from, and how the model of a run folder does on them; see `evaluate_split`."""
-    return evaluate_split(folder, split, record)
-
-
-# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
     """Do what the command line asks for."""
     if arguments.command == "train":
-        config = load_config(arguments.config, settings)
+        config = read_settings(RunConfig, arguments.config, settings)
         folder = arguments.output or Path("runs", config.name)
         fit(config, folder, arguments.overwrite, arguments.resume)
         print(f"saved in {folder}")
     elif arguments.command == "pretrain":
-        reading = load_pretrain_config(arguments.config, settings)
+        reading = read_settings(PretrainConfig, arguments.config, settings)
         folder = arguments.output or Path("runs", reading.name)
-        print(f"held-out reviews: {pretrain(reading, folder, arguments.overwrite, arguments.resume)}")
+        print(f"held-out reviews: {fit(reading, folder, arguments.overwrite, arguments.resume)}")
         print(f"saved in {folder}")
     elif arguments.command == "reproduce":
         reproduce_recipe(arguments.recipe, arguments.output, settings)
@@ -125,9 +112,6 @@ def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
             f"unknown arguments {' '.join(settings)}; see `minitransformer {arguments.command} --help`"
             + (f"; a text goes after --: predict -- {settings[0]!r}" if "texts" in arguments else "")
         )
-    elif arguments.command == "label":
-        folder, corpus = Path(arguments.output), arguments.corpus
-        print(label_sentences(arguments.runs, folder, corpus, arguments.count, arguments.seed))
     elif arguments.command == "convert":
         convert_bert(arguments)
     elif arguments.command == "evaluate":
@@ -143,7 +127,6 @@ def run_command(arguments: argparse.Namespace, settings: list[str]) -> None:
         print(markdown_table(summarize(folder)))
 
 
-# chapters/day06_engineering.md · The command line
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `minitransformer`.
 
@@ -170,16 +153,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-# chapters/day11_deeper.md · The transfer to SST-2
 SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "shipped"
 
 
-# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def add_train(commands: argparse._SubParsersAction) -> None:
-    """`train`, `pretrain`, `label`, `convert`, `reproduce` and their options."""
+    """`train`, `pretrain`, `convert`, `reproduce` and their options."""
     add_training(commands, "train", "train a model on labelled texts", "configs/toy.yaml")
     add_training(commands, "pretrain", "let an encoder read with hidden words", "configs/toy_reading.yaml")
-    add_label(commands)
     bert = commands.add_parser("convert", allow_abbrev=False, help="take over the encoder of a BERT")
     bert.add_argument("source", metavar="SOURCE", help="a folder, or a name on the Hugging Face hub")
     bert.add_argument(
@@ -198,7 +178,6 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     recipe.add_argument("--output", metavar="DIR", help="the folder of the whole (default: runs/NAME)")
 
 
-# chapters/day10_report.md · What a reading leaves behind
 def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
     """Print how the model of a run folder does on a split: a line for people, or one JSON object.
 
@@ -225,7 +204,6 @@ def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
         raise problem
 
 
-# chapters/day06_engineering.md · The command line
 def read_lines(stream: BufferedIOBase) -> Iterator[list[str]]:
     """The lines of a stream without their ends, as many at once as have come; they end as in Unix, Windows or old Macs."""
     rest = b""
@@ -235,7 +213,6 @@ def read_lines(stream: BufferedIOBase) -> Iterator[list[str]]:
     yield [rest.decode(errors="surrogateescape")]
 
 
-# chapters/day06_engineering.md · The command line
 def read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[str, str]]]:
     """Where each text stands, and the text: the arguments, or the lines of standard input if there are none.
 
@@ -255,7 +232,6 @@ def read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[s
         yield ready
 
 
-# chapters/day06_engineering.md · The command line
 def check_text(place: str, text: str, tokenizer: WordTokenizer) -> str:
     """The text, if a model can answer it; a warning is printed if it is cut, or mostly unknown.
 
@@ -284,17 +260,14 @@ def check_text(place: str, text: str, tokenizer: WordTokenizer) -> str:
     return text
 
 
-# chapters/day06_engineering.md · The command line
 def _unknown(tokens: list[str], tokenizer: WordTokenizer) -> int:
     return sum(token == "[UNK]" or token not in tokenizer.vocabulary.ids for token in tokens)
 
 
-# chapters/day06_engineering.md · The command line
 def _warn(message: str) -> None:
     print("warning:", message, file=sys.stderr)
 
 
-# chapters/day06_engineering.md · The command line
 def predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as_json: bool) -> None:
     """Label the texts of each window, and print the answers in order.
 
@@ -317,17 +290,13 @@ def predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as
             raise fault
 
 
-# chapters/day06_engineering.md · The command line
 _RESUME = "; --resume goes on from the last checkpoint"
 
-# chapters/day06_engineering.md · The command line
 _AGAIN = "; the same command goes on where it stopped"
 
-# chapters/day06_engineering.md · The command line
-_GOES_ON = {"train": _RESUME, "pretrain": _RESUME, "search": _AGAIN, "reproduce": _AGAIN, "label": _AGAIN}
+_GOES_ON = {"train": _RESUME, "pretrain": _RESUME, "search": _AGAIN, "reproduce": _AGAIN}
 
 
-# chapters/day09_sprint.md · The command
 def add_training(commands: argparse._SubParsersAction, command: str, title: str, example: str) -> None:
     """A command that trains from a config, and its options."""
     hint = "Every setting of CONFIG can be given as well: --seed 1 --training.epochs 3"
@@ -338,24 +307,6 @@ def add_training(commands: argparse._SubParsersAction, command: str, title: str,
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run in that folder")
 
 
-# chapters/day09_sprint.md · The command
-def add_label(commands: argparse._SubParsersAction) -> None:
-    """`label` and its options."""
-    label = commands.add_parser(
-        "label",
-        allow_abbrev=False,
-        help="let models label sentences of reviews, for `data.extra` of a config",
-    )
-    label.add_argument("runs", metavar="RUN", nargs="+", help="the models' folders")
-    label.add_argument(
-        "--output", metavar="DIR", default="runs/labelled", help="where to write the sentences"
-    )
-    label.add_argument("--corpus", choices=("imdb", "toy"), default="imdb")
-    label.add_argument("--count", type=int, default=100_000, metavar="N", help="how many sentences are drawn")
-    label.add_argument("--seed", type=int, default=0)
-
-
-# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def convert_bert(arguments: argparse.Namespace) -> None:
     """Do `convert`."""
     texts = film_texts() if arguments.vocab_size is not None else []
@@ -363,7 +314,6 @@ def convert_bert(arguments: argparse.Namespace) -> None:
     print(f"saved in {arguments.folder}: {config}")
 
 
-# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def reproduce_recipe(path: str, output: str | None, settings: list[str]) -> None:
     """Do `reproduce`, and print its summary."""
     plan = load_recipe(path, settings)

@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
 """The data sets, and loaders of padded batches: grouped by length, in an order that can be resumed."""
 
 import csv
@@ -8,7 +8,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,6 @@ __all__ = [
     "data_folder",
     "epoch_batches",
     "first_cause",
-    "join",
     "load_examples",
     "load_imdb",
     "load_rows",
@@ -44,13 +43,11 @@ __all__ = [
     "make_loader",
     "one_of",
     "read_examples",
-    "repeat_whole",
     "sst2_is_present",
     "toy_clauses",
     "toy_reviews",
     "toy_twins",
-    "whole_texts",
-]
+]  # fmt: skip
 
 
 # chapters/day04_encoder_and_data.md · Loading: one type for every source
@@ -70,7 +67,6 @@ class Examples:
         return len(self.texts)
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def data_folder() -> Path | None:
     """The local mirror of the data sets that the environment variable MINITRANSFORMER_DATA names, if it names one."""
     if not (name := os.environ.get("MINITRANSFORMER_DATA", "")):
@@ -83,11 +79,9 @@ def data_folder() -> Path | None:
     raise ValueError(f"MINITRANSFORMER_DATA must name a folder, but there is no folder {name!r} ({looked})")
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 _FILE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def _rows_of(path: Path) -> Iterator[tuple[str, Any]]:
     """Every row of a table in a file, with its place: "line 2", or "row 1" of a Parquet file."""
     kind = path.suffix.lower()
@@ -110,13 +104,11 @@ def _rows_of(path: Path) -> Iterator[tuple[str, Any]]:
             yield from ((f"line {i}", json.loads(line)) for i, line in enumerate(file, 1) if line.strip())
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def _no_column_twice(columns: Sequence[str]) -> None:
     if twice := [name for name in columns if columns.count(name) > 1]:
         raise ValueError(f"the column {twice[0]!r} stands twice")
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def _by_class_name(rows: Iterable[dict], names: Sequence[str] | None) -> Iterator[tuple[str, dict]]:
     for i, row in enumerate(rows, 1):
         label = row.get("label")
@@ -125,11 +117,9 @@ def _by_class_name(rows: Iterable[dict], names: Sequence[str] | None) -> Iterato
         yield f"row {i}", row
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 _CLASSES = {"0": 0, "negative": 0, "neg": 0, "1": 1, "positive": 1, "pos": 1}
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def _checked(row: Any, columns: Sequence[str], classes: dict[str, int]) -> tuple[str, int]:
     """The text of a row, from the one of `columns` that is there, and its label; a ValueError says what is wrong."""
     if not isinstance(row, dict) or None in row:
@@ -149,7 +139,6 @@ def _checked(row: Any, columns: Sequence[str], classes: dict[str, int]) -> tuple
     return text, classes[word]
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def _examples(
     rows: Iterable[tuple[str, Any]], columns: Sequence[str], source: str, unlabelled: bool = False
 ) -> Examples:
@@ -168,7 +157,6 @@ def _examples(
     return Examples([text for text, _ in pairs], [label for _, label in pairs], source)
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def read_examples(
     path: str | Path,
     source: str = "",
@@ -191,7 +179,6 @@ def read_examples(
         raise ValueError(f"{path} cannot be read: {first_cause(error)}") from None
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def _split_files(folder: Path, split: str) -> list[Path]:
     """The files of a split in a data set's folder; a ValueError if it is not exactly one table."""
     name = re.compile(rf"{split}(-\d+-of-(\d+))?({'|'.join(map(re.escape, _FILE_TYPES))})")
@@ -205,7 +192,6 @@ def _split_files(folder: Path, split: str) -> list[Path]:
     return list(found)
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def load_rows(title: str, name: str, split: str, text: str) -> Examples:
     """A split of the data set `name`, from the local mirror or else from the hub; its column `text` holds the texts.
 
@@ -233,7 +219,6 @@ def load_rows(title: str, name: str, split: str, text: str) -> Examples:
         raise ValueError(f"{title} {split} cannot be loaded ({where}): {first_cause(error)}") from error
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def first_cause(error: BaseException) -> str:
     """What went wrong to begin with, in one line."""
     while error.__cause__ is not None:
@@ -241,7 +226,6 @@ def first_cause(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def one_of(split: str, *allowed: str) -> str:
     """The split, if it is one that the data set has."""
     if split not in allowed:
@@ -249,26 +233,22 @@ def one_of(split: str, *allowed: str) -> str:
     return split
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def load_sst2(split: str) -> Examples:
     """SST-2 as in GLUE: "train" holds labelled phrases, "validation" whole sentences (Wang et al., 2018)."""
     return load_rows("SST-2", "stanfordnlp/sst2", one_of(split, "train", "validation"), "sentence")
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def load_sst2_test() -> Examples:
     """SST's 1,821 labelled test sentences; GLUE keeps the labels of its own test split to itself."""
     return load_rows("SST-2", "SetFit/sst2", "test", "text")
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def load_imdb(split: str) -> Examples:
     """Film reviews of IMDB (Maas et al., 2011); the split "unsupervised" has the label -1 throughout."""
     split = one_of(split, "train", "test", "unsupervised")
     return load_rows("IMDB", "stanfordnlp/imdb", split, "text")
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def sst2_is_present() -> bool:
     """Whether SST-2 can be read without a network: from the local mirror, or from the hub's cache on disk."""
     if (mirror := data_folder()) is not None:
@@ -282,14 +262,11 @@ def sst2_is_present() -> bool:
 # chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 TOY_NOUNS = ("film", "cast", "plot", "script", "story", "score", "ending", "pace")
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 TOY_GOOD = ("fine", "warm", "clever", "funny", "moving", "sharp", "bold", "fresh")
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 TOY_BAD = ("bad", "dull", "clumsy", "tired", "hollow", "weak", "flat", "messy")
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def toy_clauses(positive: bool) -> list[tuple[str, str]]:
     """Every clause of one polarity, as (noun, words): plain, negated, or undone by its last word."""
     plain, turned, undone = (TOY_GOOD, TOY_BAD, "redeemed") if positive else (TOY_BAD, TOY_GOOD, "wasted")
@@ -301,14 +278,12 @@ def toy_clauses(positive: bool) -> list[tuple[str, str]]:
     return found
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def toy_twins() -> list[tuple[str, str]]:
     """Every pair of reviews (positive, negative) that differ only in the order of their two clauses."""
     pairs = product(toy_clauses(True), toy_clauses(False))
     return [(f"{bad} , but {good}", f"{good} , but {bad}") for (n, good), (m, bad) in pairs if n != m]
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def toy_reviews(size: int, seed: int) -> Examples:
     """So many different reviews of the toy grammar, twin beside twin, so that exactly half are positive."""
     pairs = toy_twins()
@@ -321,11 +296,9 @@ def toy_reviews(size: int, seed: int) -> Examples:
     return Examples(texts, [1, 0] * len(chosen), f"toy reviews ({size} generated, seed {seed})")
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 TOY_SPLITS = {"train": slice(0, 3000), "validation": slice(3000, 3500), "test": slice(3500, 4000)}
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def load_examples(name: str, split: str) -> Examples:
     """The split "train", "validation" or "test" of "sst2", or of the "toy" reviews (whose splits share no review).
 
@@ -411,7 +384,6 @@ def make_loader(
 POOL = 50
 
 
-# chapters/day08_data_schedule_monitoring.md · Similar lengths together
 def epoch_batches(
     lengths: np.ndarray,
     batch_size: int,
@@ -473,32 +445,3 @@ class EpochSampler(Sampler[list[int]]):
         batches = self.batches(self.epoch)[self.first :]
         self.epoch, self.first = self.epoch + 1, 0  # the next pass is the next epoch
         return iter(batches)
-
-
-# chapters/day09_sprint.md · Whole sentences among the phrases
-def whole_texts(texts: Iterable[str]) -> list[str]:
-    """The texts whose words are not part of another text, each once, the longest first: sentences among phrases."""
-    kept, parts = [], set()
-    for words in sorted({tuple(text.split()) for text in texts}, key=len, reverse=True):
-        if words not in parts:
-            kept.append(" ".join(words))
-            parts |= {words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
-    return kept
-
-
-# chapters/day09_sprint.md · Whole sentences among the phrases
-def repeat_whole(examples: Examples, times: int) -> Examples:
-    """The examples, and after them the whole ones (see `whole_texts`) again, so that each row of theirs occurs `times` times."""
-    if times == 1:
-        return examples
-    whole = set(whole_texts(examples.texts))
-    here = [i for i, text in enumerate(examples.texts) if " ".join(text.split()) in whole] * (times - 1)
-    more = Examples([examples.texts[i] for i in here], [examples.labels[i] for i in here], "")
-    return replace(join(examples, more), source=f"{examples.source}, whole sentences {times} times")
-
-
-# chapters/day09_sprint.md · Whole sentences among the phrases
-def join(first: Examples, second: Examples) -> Examples:
-    """The examples of both, in this order."""
-    source = f"{first.source} and {second.source}"
-    return Examples(first.texts + second.texts, first.labels + second.labels, source)

@@ -18,13 +18,14 @@ from minitransformer.layers import (
     TransformerEncoderLayer,
 )
 
-__all__ = ["POSITIONS", "TokenEmbeddings", "TransformerEncoder", "check_ids", "make_positions"]
+__all__ = [
+    "POSITIONS", "TokenEmbeddings", "TransformerEncoder", "check_ids", "make_positions",
+]  # fmt: skip
 
 # chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
 POSITIONS = {"learned": LearnedPositionalEncoding, "sinusoidal": SinusoidalPositionalEncoding}
 
 
-# chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
 def make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module, float]:
     """The module that adds positions, and the factor for the embeddings that goes with it.
 
@@ -48,7 +49,6 @@ def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int, name: str = "vocab
             raise ValueError(f"ids must lie in 0 … {vocab_size - 1} for {name}={vocab_size}, got {int(end)}")
 
 
-# chapters/day04_encoder_and_data.md · Ids that no table can look up
 def _look_up(name: str, ids: Tensor, table: nn.Embedding) -> Float[Tensor, "B T C"]:
     """The rows of a table for a batch of ids; what cannot be looked up is a ValueError of one sentence."""
     if ids.dtype not in (torch.int64, torch.int32):
@@ -87,7 +87,6 @@ def _check_encoder(settings: dict[str, Any]) -> None:
     check("type_vocab_size", int, "an integer of at least 0", lambda value: value >= 0)
 
 
-# chapters/day11_deeper.md · What BERT has and our encoder lacked
 class TokenEmbeddings(nn.Module):
     """What the first layer sees: tokens plus positions plus, in BERT, the kinds of tokens; normalised by `norm`."""
 
@@ -126,7 +125,6 @@ class TokenEmbeddings(nn.Module):
         return self.dropout(self.embedding_norm(x))
 
 
-# chapters/day11_deeper.md · What BERT has and our encoder lacked
 class TransformerEncoder(TokenEmbeddings):
     """Token ids in, one vector per token out (Vaswani et al., 2017, section 3; as BERT, Devlin et al., 2019)."""
 

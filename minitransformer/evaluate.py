@@ -42,7 +42,7 @@ __all__ = [
     "swap_letters",
     "traits",
     "wilson_interval",
-]
+]  # fmt: skip
 
 
 # chapters/day05_training.md · `evaluate`
@@ -113,18 +113,15 @@ def predict(
     return torch.cat(logits), torch.cat(labels)
 
 
-# chapters/day06_engineering.md · One pass, many uses
 def score(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Metrics:
     """Accuracy and mean cross-entropy of logits; every example weighs the same."""
     correct = int((logits.argmax(-1) == labels).sum())
     return Metrics(len(labels), correct / len(labels), F.cross_entropy(logits, labels).item())
 
 
-# chapters/day06_engineering.md · One pass, many uses
 LABELS = ("negative", "positive")
 
 
-# chapters/day06_engineering.md · One pass, many uses
 @dataclass(frozen=True)
 class Prediction:
     """The label of a text, and the probability that the model gives to that label."""
@@ -134,7 +131,6 @@ class Prediction:
     probability: float
 
 
-# chapters/day06_engineering.md · One pass, many uses
 def classify(
     model: nn.Module, tokenizer: WordTokenizer, texts: Sequence[str], batch_size: int = 32
 ) -> list[Prediction]:
@@ -207,7 +203,7 @@ def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, f
     runs, by_sentence = len(before), after.mean(0) - before.mean(0)
     spread = math.sqrt((before.mean(1).var(ddof=1) + after.mean(1).var(ddof=1)) / runs)
     by_sentences = 1.96 * by_sentence.std(ddof=1) / math.sqrt(len(by_sentence))
-    return float(by_sentence.mean()), float(t.ppf(0.975, 2 * runs - 2) * spread), float(by_sentences)
+    return (float(by_sentence.mean()), float(t.ppf(0.975, 2 * runs - 2) * spread), float(by_sentences))
 
 
 # chapters/day10_report.md · What a reading leaves behind
@@ -229,13 +225,11 @@ NEGATIONS = frozenset(
     ]
 )
 
-# chapters/day10_report.md · What a reading leaves behind
 CONTRASTS = frozenset(
     ["but", "although", "though", "however", "despite", "yet", "while", "instead", "unless"]
 )
 
 
-# chapters/day10_report.md · What a reading leaves behind
 def traits(text: str) -> dict[str, int | bool]:
     """What may make a text hard: its number of words, whether it negates, whether it turns."""
     words = text.lower().replace("n't", " n't").split()
@@ -273,7 +267,6 @@ class CalibrationBin:
     accuracy: float
 
 
-# chapters/day10_report.md · Does it know when it knows?
 def calibration_bins(
     confidence: Float[Tensor, " N"], correct: Bool[Tensor, " N"], bins: int = 10
 ) -> list[CalibrationBin]:
@@ -282,12 +275,11 @@ def calibration_bins(
     found = []
     for i in range(bins):
         if len(inside := (index == i).nonzero().flatten()):
-            mean, share = confidence[inside].mean().item(), correct[inside].double().mean().item()
+            mean, share = (confidence[inside].mean().item(), correct[inside].double().mean().item())
             found.append(CalibrationBin(len(inside), mean, share))
     return found
 
 
-# chapters/day10_report.md · Does it know when it knows?
 def calibration_error(bins: Sequence[CalibrationBin]) -> float:
     """The expected calibration error: the mean gap between confidence and accuracy (Guo et al., 2017, section 2)."""
     return sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / sum(b.n for b in bins)
@@ -306,14 +298,12 @@ GROUPS = (
 )
 
 
-# chapters/day10_report.md · Where it is right: length, negation, contrast
 def group_names(record: dict[str, Any]) -> list[str]:
     """The groups that an example with these `traits` belongs to: one of length, one of negation, one of contrast."""
     length = GROUPS[sum(record["words"] > limit for limit in (10, 20, 30))]
     return [length, GROUPS[4 if record["negation"] else 5], GROUPS[6 if record["contrast"] else 7]]
 
 
-# chapters/day10_report.md · Where it is right: length, negation, contrast
 def accuracy_by_group(records: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
     """For each group that occurs, in the order of `GROUPS`: how many examples it has, and how many were answered right."""
     found = {name: [0, 0] for name in GROUPS}
@@ -334,7 +324,6 @@ def swap_letters(text: str) -> str:
     return " ".join(words)
 
 
-# chapters/day10_report.md · Small edits
 EDITS: dict[str, Callable[[str], str]] = {
     "in capitals": str.upper,
     "without full stops at the end": lambda text: text.rstrip(" ."),
@@ -345,7 +334,6 @@ EDITS: dict[str, Callable[[str], str]] = {
 }
 
 
-# chapters/day10_report.md · Small edits
 def robustness(
     model: nn.Module, tokenizer: WordTokenizer, examples: Examples
 ) -> dict[str, tuple[float, float]]:

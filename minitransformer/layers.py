@@ -23,23 +23,11 @@ from minitransformer.attention import (
 from minitransformer.linear import Linear, linear_gradients
 
 __all__ = [
-    "ACTIVATIONS",
-    "LayerNorm",
-    "LayerNormFunction",
-    "LearnedPositionalEncoding",
-    "PositionwiseFeedForward",
-    "SinusoidalPositionalEncoding",
-    "TransformerEncoderLayer",
-    "apply_rotary",
-    "check_length",
-    "check_width",
-    "encoder_layer_gradients",
-    "gelu_slope",
-    "layer_norm",
-    "layer_norm_gradients",
-    "position_angles",
-    "sinusoidal_encoding",
-]
+    "ACTIVATIONS", "LayerNorm", "LayerNormFunction", "LearnedPositionalEncoding",
+    "PositionwiseFeedForward", "SinusoidalPositionalEncoding", "TransformerEncoderLayer",
+    "apply_rotary", "check_length", "check_width", "encoder_layer_gradients", "gelu_slope",
+    "layer_norm", "layer_norm_gradients", "position_angles", "sinusoidal_encoding",
+]  # fmt: skip
 
 
 # chapters/day03_encoder_layer.md · From two hands to the formula
@@ -50,7 +38,6 @@ def position_angles(length: int, width: int, base: float = 10_000.0) -> Float[Te
     return position * frequency
 
 
-# chapters/day03_encoder_layer.md · From two hands to the formula
 def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Float[Tensor, "T C"]:
     """Sine on even and cosine on odd columns, wavelengths from 2π towards base · 2π tokens.
 
@@ -70,14 +57,12 @@ def check_length(length: int, max_length: int) -> None:
         raise ValueError(f"the sequence has {length} tokens, more than max_length={max_length}")
 
 
-# chapters/day03_encoder_layer.md · The module
 def check_width(width: int, d_model: int) -> None:
     """Raise a ValueError that names both numbers if the vectors do not have the model's width."""
     if width != d_model:
         raise ValueError(f"the input's last axis has {width} entries, but d_model={d_model}")
 
 
-# chapters/day03_encoder_layer.md · The module
 class SinusoidalPositionalEncoding(nn.Module):
     """Add the fixed sinusoidal encoding to the tokens' vectors (Vaswani et al., 2017, section 3.5).
 
@@ -127,7 +112,7 @@ def apply_rotary(x: Float[Tensor, "*B T D"], base: float = 10_000.0) -> Float[Te
     if D % 2:
         raise ValueError(f"the head width must be even (columns are rotated in pairs), got {D}")
     angle = position_angles(T, D, base)
-    cos, sin = angle.cos().to(x), angle.sin().to(x)  # to(x): its number format and its device
+    cos, sin = (angle.cos().to(x), angle.sin().to(x))  # to(x): its number format and its device
     first, second = x[..., 0::2], x[..., 1::2]  # [..., T, D/2]
     return torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(-2)
 
@@ -136,7 +121,6 @@ def apply_rotary(x: Float[Tensor, "*B T D"], base: float = 10_000.0) -> Float[Te
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
-# chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
 class PositionwiseFeedForward(nn.Module):
     """The same two-layer network at every token: widen, activate, narrow (Vaswani et al., 2017, section 3.3).
 
@@ -173,7 +157,6 @@ def layer_norm(
     return (x - mean) / (variance + eps).sqrt() * weight + bias
 
 
-# chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
 class LayerNorm(nn.Module):
     """Normalise each token's vector; a learned scale (weight) and shift (bias) follow (Ba et al., 2016).
 
@@ -253,7 +236,6 @@ def layer_norm_gradients(
     return grad_x, (rows * normal.reshape(rows.shape)).sum(0), rows.sum(0)
 
 
-# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
 class LayerNormFunction(torch.autograd.Function):
     """`layer_norm` with its backward pass written out; see `layer_norm_gradients`."""
 
@@ -270,20 +252,18 @@ class LayerNormFunction(torch.autograd.Function):
         return *layer_norm_gradients(x, weight, grad_out, ctx.eps), None
 
 
-# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
 def gelu_slope(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The derivative of GELU, Φ(x) + x φ(x)."""
     bell = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
     return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * bell
 
 
-# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
 @torch.no_grad()
 def encoder_layer_gradients(
     layer: Any, x: Float[Tensor, "B T C"], grad_out: Float[Tensor, "B T C"], mask: Tensor | None = None
 ) -> tuple[Float[Tensor, "B T C"], dict[str, Tensor]]:
     """The gradients of a post-norm encoder layer with GELU, without dropout: by its input, and by each parameter."""
-    attention, network, heads = layer.self_attn, layer.feed_forward, layer.self_attn.num_heads
+    attention, network, heads = (layer.self_attn, layer.feed_forward, layer.self_attn.num_heads)
     found: dict[str, Tensor] = {}
 
     def keep(name: str, gradients: tuple[Tensor, Tensor, Tensor]) -> Tensor:

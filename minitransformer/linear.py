@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Linear", "LinearFunction", "linear_gradients"]
+__all__ = [
+    "Linear", "LinearFunction", "linear_gradients",
+]  # fmt: skip
 
 
 # chapters/day01_attention_derived.md · `LinearFunction`: our backward pass

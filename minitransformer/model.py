@@ -32,9 +32,10 @@ __all__ = [
     "mean_of_tokens",
     "read_model_config",
     "read_weights",
+    "require",
     "save_shards",
     "weight_files",
-]
+]  # fmt: skip
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
@@ -114,7 +115,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
 _Model = TypeVar("_Model", bound="PreTrained")
 
 
-# chapters/day04_encoder_and_data.md · Saving: no pickles
 class PreTrained(nn.Module):
     """A model that is built from a `config`, and can be saved to a folder and loaded from it."""
 
@@ -184,7 +184,6 @@ def first_token(hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B 
     return hidden[:, 0]
 
 
-# chapters/day09_sprint.md · A second head, and the mean of the tokens
 def mean_of_tokens(
     hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B C"]:
@@ -197,11 +196,9 @@ def mean_of_tokens(
     return (hidden * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-# chapters/day09_sprint.md · A second head, and the mean of the tokens
 POOLINGS = {"cls": first_token, "mean": mean_of_tokens}
 
 
-# chapters/day09_sprint.md · A second head, and the mean of the tokens
 class TransformerForMaskedLM(TransformerForSequenceClassification):
     """The encoder with two heads: one names hidden tokens, the other labels the text.
 
@@ -235,7 +232,7 @@ def load_initial(model: PreTrained, path: Path) -> list[str]:
     """
     found, wanted = read_weights(path), model.state_dict()
     for name in sorted(wanted):
-        ours, theirs = list(wanted[name].shape), list(found[name].shape) if name in found else "missing"
+        ours, theirs = (list(wanted[name].shape), list(found[name].shape) if name in found else "missing")
         if ours != theirs and (theirs != "missing" or name.startswith("encoder.")):
             raise ValueError(
                 f"{path} does not fit the config: {name} is {theirs} in the file, {ours} in the model"
@@ -261,7 +258,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name: value for found in files.values() for name, value in found.items()}
 
 
-# chapters/day10_report.md · Weights that fit into a repository
 def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Path]:
     """Write weights as safetensors files with at most `largest` bytes of tensors, and the index that Hugging Face reads.
 
@@ -277,7 +273,6 @@ def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Pa
     return [folder / name for name in plan.filename_to_tensors]
 
 
-# chapters/day10_report.md · Weights that fit into a repository
 def _places(index: Path) -> dict[str, str]:
     """Which file holds which tensor, as the index of a model's files says."""
     try:
@@ -290,7 +285,6 @@ def _places(index: Path) -> dict[str, str]:
     return places
 
 
-# chapters/day10_report.md · Weights that fit into a repository
 def weight_files(path: Path) -> list[Path]:
     """The safetensors file `path`, or, if it is not there, the several files that its index names."""
     index = path.with_name(path.name + ".index.json")
@@ -299,7 +293,6 @@ def weight_files(path: Path) -> list[Path]:
     return [path.with_name(file) for file in sorted(set(_places(index).values()))]
 
 
-# chapters/day10_report.md · Weights that fit into a repository
 def _read_file(path: Path) -> dict[str, Tensor]:
     """The tensors of one safetensors file."""
     try:
@@ -312,3 +305,10 @@ def _read_file(path: Path) -> dict[str, Tensor]:
                 f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
             ) from None
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
+
+
+# chapters/day11_deeper.md · The same settings, the same numbers
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a setting with one sentence that names it, what it was and what it may be."""
+    if not condition:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")

@@ -1,7 +1,9 @@
 # Generated from chapters/day08_data_schedule_monitoring.md; edit the chapter, not this file.
 """How the learning rate changes during a run: warm-up and decay."""
 
-__all__ = ["SCHEDULES", "constant_schedule", "linear_schedule"]
+__all__ = [
+    "SCHEDULES", "constant_schedule", "linear_schedule",
+]  # fmt: skip
 
 
 # chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
@@ -21,11 +23,9 @@ def linear_schedule(step: int, total: int, warmup: int = 0) -> float:
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
-# chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
 def constant_schedule(step: int, total: int, warmup: int = 0) -> float:
     """As `linear_schedule`, but the rate stays full after the warm-up."""
     return linear_schedule(step, total, warmup) if step < warmup else 1.0
 
 
-# chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
 SCHEDULES = {"constant": constant_schedule, "linear": linear_schedule}

@@ -11,19 +11,10 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 __all__ = [
-    "ALPHABET",
-    "LETTERS",
-    "SPECIAL_TOKENS",
-    "Vocabulary",
-    "WordPieceTokenizer",
-    "WordTokenizer",
-    "basic_english",
-    "bert_backend",
-    "load_tokenizer",
-    "piece_trainer",
-    "read_tokenizer",
+    "ALPHABET", "LETTERS", "SPECIAL_TOKENS", "Vocabulary", "WordPieceTokenizer", "WordTokenizer",
+    "basic_english", "bert_backend", "load_tokenizer", "piece_trainer", "read_tokenizer",
     "review_normalizer",
-]
+]  # fmt: skip
 
 
 # chapters/day04_encoder_and_data.md · Cutting text into tokens
@@ -36,7 +27,6 @@ def basic_english(text: str) -> list[str]:
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-# chapters/day04_encoder_and_data.md · The vocabulary
 class Vocabulary:
     """A list of tokens; a token's place in the list is its id. The special tokens come first."""
 
@@ -87,7 +77,6 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, int]:
         raise ValueError(f"{path} is not a saved tokenizer: {error}") from None
 
 
-# chapters/day04_encoder_and_data.md · The tokenizer
 class WordTokenizer:
     """Text to ids and back, word by word: `[CLS] … [SEP]` around a text, `[UNK]` for unknown words."""
 
@@ -135,14 +124,11 @@ def review_normalizer() -> normalizers.Normalizer:
     )
 
 
-# chapters/day09_sprint.md · Pieces of words
 LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-# chapters/day09_sprint.md · Pieces of words
 ALPHABET = (*LETTERS, *string.punctuation, *(f"##{letter}" for letter in LETTERS))
 
 
-# chapters/day09_sprint.md · Pieces of words
 def bert_backend(model: models.Model) -> Tokenizer:
     """BERT's way from text to pieces, with the normalisation of reviews: clean, split at spaces and punctuation, cut."""
     backend = Tokenizer(model)
@@ -152,7 +138,6 @@ def bert_backend(model: models.Model) -> Tokenizer:
     return backend
 
 
-# chapters/day09_sprint.md · Pieces of words
 def piece_trainer(vocab_size: int) -> trainers.WordPieceTrainer:
     """What learns `vocab_size` pieces; the alphabet comes first, and so in the same order every time."""
     least = len(SPECIAL_TOKENS) + len(ALPHABET)
@@ -170,7 +155,6 @@ def piece_trainer(vocab_size: int) -> trainers.WordPieceTrainer:
     )
 
 
-# chapters/day09_sprint.md · Pieces of words
 class WordPieceTokenizer(WordTokenizer):
     """Text to ids and back in pieces of words: `[CLS] … [SEP]` around a text (Devlin et al., 2019, section 3).
 
@@ -207,7 +191,6 @@ class WordPieceTokenizer(WordTokenizer):
         Path(path).write_text(copy.to_str(pretty=True) + "\n", encoding="utf-8")
 
 
-# chapters/day09_sprint.md · Pieces of words
 def load_tokenizer(path: str | Path) -> WordTokenizer:
     """The tokenizer in a file, of whichever kind it is.
 

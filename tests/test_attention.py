@@ -29,7 +29,6 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# chapters/day02_multi_head_attention.md · A view, then a transpose
 def test_split_heads_moves_each_number_to_its_head() -> None:
     B, T, H, D = 2, 5, 3, 4
     x = noise(B, T, H * D)
@@ -46,7 +45,6 @@ def test_merge_heads_undoes_split_heads() -> None:
     assert torch.equal(merge_heads(split_heads(x, 3)), x)
 
 
-# chapters/day02_multi_head_attention.md · And back
 def test_merge_heads_is_concatenation() -> None:
     heads = noise(2, 3, 5, 4)  # B, H, T, D
     side_by_side = torch.cat([heads[:, h] for h in range(3)], dim=-1)
@@ -63,7 +61,6 @@ def refusal(function, *arguments, **options) -> str:
     raise AssertionError(f"{function.__name__} accepted {arguments} {options}")
 
 
-# chapters/day02_multi_head_attention.md · Which positions are real
 def test_padding_mask_marks_the_real_positions() -> None:
     mask = padding_mask(torch.tensor([6, 3, 0]))
     expected = [[position < length for position in range(6)] for length in (6, 3, 0)]
@@ -79,14 +76,12 @@ def test_padding_mask_marks_the_real_positions() -> None:
 SOME_MASK = torch.tensor([[True, True, False, True, False], [False, False, False, False, True], [False] * 5])
 
 
-# chapters/day02_multi_head_attention.md · Rows with nothing to see
 def test_rows_sum_to_one_or_to_zero() -> None:
     weights = masked_softmax(noise(2, 3, 5), SOME_MASK)
     sums = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64).expand(2, 3)
     torch.testing.assert_close(weights.sum(-1), sums, rtol=0, atol=1e-15)
 
 
-# chapters/day02_multi_head_attention.md · Rows with nothing to see
 def test_masked_softmax_is_softmax_of_the_allowed_keys() -> None:
     scores = noise(3, 5)
     weights = masked_softmax(scores, SOME_MASK)
@@ -95,14 +90,12 @@ def test_masked_softmax_is_softmax_of_the_allowed_keys() -> None:
     assert torch.equal(masked_softmax(scores), scores.softmax(-1))
 
 
-# chapters/day02_multi_head_attention.md · Rows with nothing to see
 def test_forbidden_scores_have_no_influence() -> None:
     scores = noise(3, 5)
     wild = torch.where(SOME_MASK, scores, 1e6 * noise(3, 5, seed=1))
     assert torch.equal(masked_softmax(wild, SOME_MASK), masked_softmax(scores, SOME_MASK))
 
 
-# chapters/day02_multi_head_attention.md · Rows with nothing to see
 def test_masked_softmax_has_the_right_gradient() -> None:
     scores = noise(3, 5).requires_grad_()
     assert torch.autograd.gradcheck(lambda s: masked_softmax(s, SOME_MASK), scores)
@@ -130,7 +123,6 @@ def attention_by_loop(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return out
 
 
-# chapters/day02_multi_head_attention.md · The function, after a loop
 def random_attention_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Queries, keys, values and a random mask whose third query may see nothing."""
     q, k, v = noise(2, 3, 5, 4, seed=1), noise(2, 3, 7, 4, seed=2), noise(2, 3, 7, 6, seed=3)
@@ -139,7 +131,6 @@ def random_attention_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return q, k, v, mask
 
 
-# chapters/day02_multi_head_attention.md · The function, after a loop
 def test_attention_equals_the_loop() -> None:
     q, k, v, mask = random_attention_inputs()
     out, _ = scaled_dot_product_attention(q, k, v, mask)
@@ -149,13 +140,11 @@ def test_attention_equals_the_loop() -> None:
             torch.testing.assert_close(out[b, h], expected, rtol=0, atol=1e-14)
 
 
-# chapters/day02_multi_head_attention.md · The function, after a loop
 def gradients(out: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     """The gradients of a fixed random weighting of `out`."""
     return torch.autograd.grad((out * noise(*out.shape, seed=99)).sum(), inputs)
 
 
-# chapters/day02_multi_head_attention.md · The function, after a loop
 def test_attention_equals_pytorch_forward_and_backward() -> None:
     *inputs, pairs = random_attention_inputs()
     inputs = [x.requires_grad_() for x in inputs]
@@ -169,7 +158,6 @@ def test_attention_equals_pytorch_forward_and_backward() -> None:
             torch.testing.assert_close(mine, other, rtol=0, atol=1e-10)
 
 
-# chapters/day02_multi_head_attention.md · The function, after a loop
 def test_padding_does_not_leak() -> None:
     q, k, v, _ = random_attention_inputs()
     real = padding_mask(torch.tensor([7, 4]))  # [B, S]
@@ -185,7 +173,6 @@ def test_padding_does_not_leak() -> None:
     assert not torch.equal(before, moved), "real tokens must be seen"
 
 
-# chapters/day02_multi_head_attention.md · The function, after a loop
 def test_causal_attention_does_not_look_ahead() -> None:
     x = noise(2, 6, 4)
     changed = torch.cat((x[:, :4], noise(2, 2, 4, seed=1)), dim=1)
@@ -195,7 +182,6 @@ def test_causal_attention_does_not_look_ahead() -> None:
     assert (before[:, 4:] != after[:, 4:]).any(-1).all(), "the changed tokens must see themselves"
 
 
-# chapters/day02_multi_head_attention.md · The function, after a loop
 def test_dropout_drops_and_rescales() -> None:
     q, k, v = noise(40, 30, 4), noise(40, 50, 4, seed=1), noise(40, 50, 6, seed=2)
     _, plain = scaled_dot_product_attention(q, k, v)
@@ -231,7 +217,6 @@ def test_head_mask_puts_the_axes_in_place() -> None:
             assert torch.equal(full[b, h, t], row)
 
 
-# chapters/day02_multi_head_attention.md · The axes of a mask
 def test_head_mask_refuses_what_it_cannot_read() -> None:
     q, k = noise(2, 3, 5, 4), noise(2, 3, 7, 4)
     assert "boolean (True: attend), got torch.int64" in refusal(head_mask, torch.ones(2, 7).long(), q, k)
@@ -271,7 +256,6 @@ def twins(bias: bool = True, fused: bool = True) -> tuple[MultiHeadAttention, nn
     return ours.eval(), theirs.eval()
 
 
-# chapters/day02_multi_head_attention.md · Equal to PyTorch's
 def gradients_by_their_names(ours: MultiHeadAttention) -> dict[str, Tensor]:
     """The gradients of our parameters under the names, and in the layout, of nn.MultiheadAttention."""
     found = {}
@@ -283,7 +267,6 @@ def gradients_by_their_names(ours: MultiHeadAttention) -> dict[str, Tensor]:
     return found
 
 
-# chapters/day02_multi_head_attention.md · Equal to PyTorch's
 def test_multi_head_attention_equals_pytorch_forward_and_backward() -> None:
     real, pairs = padding_mask(torch.tensor([7, 4])), noise(2, 5, 7, seed=4) > -0.3
     pairs[:, :, 0] = True  # PyTorch's module has no answer for an empty row
@@ -308,7 +291,6 @@ def test_multi_head_attention_equals_pytorch_forward_and_backward() -> None:
                 torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=1e-10)
 
 
-# chapters/day02_multi_head_attention.md · Equal to PyTorch's
 def test_weights_equal_pytorch_and_do_not_change_the_output() -> None:
     ours, theirs = twins()
     x, real = noise(2, 5, 12), padding_mask(torch.tensor([5, 3]))
@@ -336,7 +318,6 @@ def bert_twin(ours: MultiHeadAttention) -> tuple[nn.Module, nn.Module]:
     return attention, output.dense
 
 
-# chapters/day02_multi_head_attention.md · Equal to BERT's
 def test_multi_head_attention_equals_bert_forward_and_backward() -> None:
     real = padding_mask(torch.tensor([5, 3]))
     added = torch.zeros(2, 1, 1, 5, dtype=torch.float64).masked_fill(~real[:, None, None], -torch.inf)
@@ -367,7 +348,6 @@ def test_padding_does_not_leak_through_the_class() -> None:
         torch.testing.assert_close(before[1:, :3], alone, rtol=0, atol=1e-12)
 
 
-# chapters/day02_multi_head_attention.md · What the class promises
 def test_an_empty_sentence_gives_the_bias_and_finite_gradients() -> None:
     for fused in (True, False):
         ours = twins(fused=fused)[0]
@@ -377,7 +357,6 @@ def test_an_empty_sentence_gives_the_bias_and_finite_gradients() -> None:
         assert all(torch.isfinite(g).all() for g in gradients(out, x, *ours.parameters()))
 
 
-# chapters/day02_multi_head_attention.md · What the class promises
 def test_permuted_tokens_give_permuted_outputs_of_the_class() -> None:
     order, x = torch.tensor([3, 0, 4, 1, 2]), noise(2, 5, 12)
     for fused in (True, False):
@@ -385,7 +364,6 @@ def test_permuted_tokens_give_permuted_outputs_of_the_class() -> None:
         torch.testing.assert_close(ours(x[:, order])[0], ours(x)[0][:, order], rtol=0, atol=1e-12)
 
 
-# chapters/day02_multi_head_attention.md · What the class promises
 def test_multi_head_attention_refuses_wrong_arguments() -> None:
     assert "d_model=12 and num_heads=5" in refusal(MultiHeadAttention, 12, 5)
     assert "num_heads=0" in refusal(MultiHeadAttention, 12, 0)
@@ -398,7 +376,6 @@ def test_multi_head_attention_refuses_wrong_arguments() -> None:
     assert "[B, S] = [2, 5]" in refusal(ours, x, attention_mask=torch.ones(2, 6, dtype=torch.bool))
 
 
-# chapters/day02_multi_head_attention.md · What the class promises
 def test_dropout_acts_in_training_only() -> None:
     x = noise(2, 5, 12)
     for fused in (True, False):
@@ -417,7 +394,6 @@ def attention_inputs(seed: int = 0) -> list[Tensor]:
     return [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
 
 
-# chapters/day11_deeper.md · The function, without autograd
 def attention_masks() -> dict[str, Tensor | None]:
     padding = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()[:, None, None]
     nobody = torch.ones(4, 5, dtype=torch.bool)
@@ -425,7 +401,6 @@ def attention_masks() -> dict[str, Tensor | None]:
     return {"none": None, "padding": padding, "causal": causal_mask(5)[:4], "a row without keys": nobody}
 
 
-# chapters/day11_deeper.md · The function, without autograd
 def test_attention_gradients_equal_autograd():
     for name, mask in attention_masks().items():
         *inputs, grad_out = attention_inputs()
@@ -444,7 +419,6 @@ def test_attention_gradients_equal_autograd():
             assert by_function[1][hidden].eq(0).all() and by_function[2][hidden].eq(0).all()
 
 
-# chapters/day11_deeper.md · The function, without autograd
 def test_attention_function_agrees_with_central_differences():
     *inputs, _ = (tensor[:1] for tensor in attention_inputs(1))
     variables = [tensor.requires_grad_() for tensor in inputs]
@@ -453,7 +427,6 @@ def test_attention_function_agrees_with_central_differences():
         assert torch.autograd.gradcheck(lambda *t, m=mask: AttentionFunction.apply(*t, m), variables), name
 
 
-# chapters/day11_deeper.md · The function, without autograd
 def test_attention_function_refuses_a_second_derivative():
     q, k, v, _ = (tensor.requires_grad_() for tensor in attention_inputs())
     (first,) = torch.autograd.grad(attention_with_gradient(q, k, v).pow(2).sum(), q, create_graph=True)

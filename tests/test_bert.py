@@ -13,30 +13,20 @@ import torch
 from torch import Tensor
 
 from minitransformer.bert import (
-    BERT_FILES,
-    bert_folder,
     bert_names,
     config_from_bert,
     config_to_bert,
-    convert,
     from_bert,
     from_pretrained,
     kept_pieces,
     plain_normalizer,
-    read_bert,
-    source_name,
     to_bert,
     wordpiece,
 )
 from minitransformer.data import toy_reviews
 from minitransformer.encoder import TransformerEncoder
-from minitransformer.model import (
-    ModelConfig,
-    TransformerForSequenceClassification,
-    load_initial,
-    read_model_config,
-)
-from minitransformer.tokenizer import SPECIAL_TOKENS, load_tokenizer
+from minitransformer.model import ModelConfig
+from minitransformer.tokenizer import SPECIAL_TOKENS
 
 
 # chapters/day11_deeper.md · The same settings, the same numbers
@@ -55,7 +45,6 @@ def tiny_bert(seed: int = 0, **changes: object) -> tuple[Any, ModelConfig]:
     return model, config_from_bert(settings.to_dict())
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 def our_encoder(bert: Any, config: ModelConfig) -> TransformerEncoder:
     settings = asdict(config)
     del settings["num_labels"], settings["pooling"]
@@ -64,7 +53,6 @@ def our_encoder(bert: Any, config: ModelConfig) -> TransformerEncoder:
     return encoder
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 def bert_batch() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, 31, (4, 11), generator=generator)
@@ -73,7 +61,6 @@ def bert_batch() -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 VARIANTS = [
     {},
     {"num_hidden_layers": 3, "hidden_act": "relu"},
@@ -82,7 +69,6 @@ VARIANTS = [
 ]
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 def test_our_encoder_is_bert():
     for seed, variant in enumerate(VARIANTS):
         bert, config = tiny_bert(seed, **variant)
@@ -100,7 +86,6 @@ def test_our_encoder_is_bert():
         assert single < 1e-5, f"float32, {variant}: {single:.1e}"
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 def test_bert_and_back_is_the_same_to_the_bit():
     for seed, variant in enumerate(VARIANTS):
         bert, config = tiny_bert(seed, **variant)
@@ -111,7 +96,6 @@ def test_bert_and_back_is_the_same_to_the_bit():
         assert config_from_bert(config_to_bert(config)) == config
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 def refused(call: Callable[[], object], *words: str) -> None:
     """`call` must raise a ValueError of one line that holds all words."""
     try:
@@ -122,7 +106,6 @@ def refused(call: Callable[[], object], *words: str) -> None:
     raise AssertionError(f"accepted, but {words} should have been refused")
 
 
-# chapters/day11_deeper.md · The same settings, the same numbers
 def test_from_bert_reads_old_names_and_refuses_other_models():
     bert, config = tiny_bert()
     state = bert.state_dict()
@@ -163,14 +146,12 @@ def small_vocabulary() -> list[str]:
     ]
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 AWKWARD = [
     "", " ", "Not a BAD film, at all!", "naïve café Ünder", "(don't... didn't)", "it's   the\tcast\n\nof 1999",
     "看 a 看片 film", "a\u200bfilm\u0000 \u2014 really?", "'tis un-wastable & wasteless/fine", "x" * 120, "😀 fine",
 ]  # fmt: skip
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def test_our_pieces_are_bert_s():
     from transformers import BertTokenizer
 
@@ -187,7 +168,6 @@ def test_our_pieces_are_bert_s():
     assert same == ["ann't", "n't", "? n't", "do n'ts"], "joined after a word, and as a whole word only"
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def test_kept_pieces_are_the_most_used_and_can_spell_everything():
     tokens, texts = small_vocabulary(), ["the film the film the cast", "wasted film"]
     everything = kept_pieces(tokens, [], len(tokens))
@@ -204,7 +184,6 @@ def test_kept_pieces_are_the_most_used_and_can_spell_everything():
     refused(lambda: kept_pieces(tokens[1:], texts, least), "[PAD]")
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def save_bert(folder: Path, **changes: object) -> Any:
     """A random BERT with the small vocabulary, saved as its library does."""
     from transformers.utils import logging
@@ -216,7 +195,6 @@ def save_bert(folder: Path, **changes: object) -> Any:
     return bert
 
 
-# chapters/day11_deeper.md · Real weights, and their tokenizer
 def test_from_pretrained_is_the_bert_that_was_saved():
     with tempfile.TemporaryDirectory() as name:
         bert, batch = save_bert(Path(name)), bert_batch()
@@ -231,75 +209,3 @@ def test_from_pretrained_is_the_bert_that_was_saved():
         refused(lambda: from_pretrained(name), name, "to fit config.json", "intermediate.dense")
     with patch("huggingface_hub.snapshot_download", side_effect=OSError("no\nnetwork")):
         refused(lambda: from_pretrained("some/bert"), "some/bert", "no network")
-
-
-# chapters/day11_deeper.md · Real weights, and their tokenizer
-@torch.no_grad()
-def assert_reads_alike(bert: Any, vocabulary: Path, folder: Path, text: str) -> None:
-    """The converted start gives the hidden states of `bert`, each with its own tokenizer."""
-    from transformers import BertTokenizer
-
-    model = TransformerForSequenceClassification(read_model_config(folder / "config.json")).eval()
-    fresh = load_initial(model, folder / "model.safetensors")
-    assert fresh == ["classifier.bias", "classifier.weight"], "only the head is new"
-    tokenizer = load_tokenizer(folder / "tokenizer.json")
-    assert tokenizer.max_length == model.config.max_length
-    assert len(tokenizer.vocabulary) == model.config.vocab_size
-    expected = bert(**BertTokenizer(vocab=str(vocabulary))(text, return_tensors="pt")).last_hidden_state
-    found = model.encoder(torch.tensor([tokenizer.encode(text)]))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=text)
-
-
-# chapters/day11_deeper.md · Real weights, and their tokenizer
-def test_converted_folders_give_the_same_hidden_states():
-    texts, size = ["not a bad film at all", "Waste of the cast"], len(small_vocabulary()) - 8
-    with tempfile.TemporaryDirectory() as temporary:
-        source, folder = Path(temporary, "tiny-bert"), Path(temporary, "start")
-        bert = save_bert(source)
-        for vocab_size, length in ((None, 128), (size, 9)):
-            config = convert(source, folder, vocab_size, length, texts)
-            assert config.vocab_size == (vocab_size or len(small_vocabulary()))
-            assert config.max_length == min(length, 13) and config.padding_id == 0
-            assert config.pooling == "mean"
-            for text in texts:
-                assert_reads_alike(bert, source / "vocab.txt", folder, text)
-        record = json.loads((folder / "run.json").read_text())
-        assert record["class"] == "taught" and record["origin"]["source"] == "tiny-bert"
-        assert temporary not in (folder / "run.json").read_text(), "no path of this machine in the record"
-
-
-# chapters/day11_deeper.md · Real weights, and their tokenizer
-def test_convert_refuses_what_is_no_bert():
-    with tempfile.TemporaryDirectory() as temporary:
-        source, folder = Path(temporary, "bert"), Path(temporary, "start")
-        save_bert(source)
-        assert source_name(source) == "bert" and source_name("some/bert") == "some/bert"
-        assert bert_folder(source) == source and read_bert(source)[0].vocab_size == len(small_vocabulary())
-        refused(lambda: convert(source, folder, vocab_size=10, texts=["film"]), "vocab_size", "10")
-        refused(lambda: convert(source, folder, vocab_size=0), "vocab_size", "0")
-        refused(lambda: convert(source, folder, max_length=2), "max_length")
-        assert not folder.exists(), "nothing is written before everything is checked"
-        contents = {path.name: path.read_bytes() for path in source.iterdir()}
-        broken = {
-            "vocab.txt": [(None, "not the folder of a BERT"), (b"[PAD]\n[UNK]\n", "2 lines")],
-            "config.json": [(None, "not the folder"), (b"{", "not the folder"), (b"{}", "12 layers")],
-            "model.safetensors": [
-                (None, "no model.safetensors"),
-                (contents["model.safetensors"][:900], "complete"),
-            ],
-        }
-        for name, cases in broken.items():
-            for content, word in cases:
-                (source / name).unlink()
-                if content is not None:
-                    (source / name).write_bytes(content)
-                refused(lambda: convert(source, folder), word)
-                (source / name).write_bytes(contents[name])
-        folder.mkdir()
-        (folder / "metrics.jsonl").write_text("")
-        refused(lambda: convert(source, folder), "holds no run")
-    with patch("huggingface_hub.snapshot_download", side_effect=OSError("no\nnetwork")):
-        refused(lambda: convert("nobody/nothing", "unused"), "nobody/nothing", "no network")
-    with patch("huggingface_hub.snapshot_download", return_value="cache") as download:
-        assert bert_folder("some/bert") == Path("cache")
-        assert set(download.call_args.kwargs["allow_patterns"]) == set(BERT_FILES)

@@ -1,229 +1,43 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day11_deeper.md; edit the chapters, not this file.
+# Generated from chapters/workshop_command_line.md; edit the chapter, not this file.
 """The tests that the chapters run in their text, for `minitransformer.cli`."""
 
 import argparse
 import inspect
 import json
-import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
-from io import BytesIO, StringIO, TextIOWrapper
+from io import StringIO
 from pathlib import Path
-from typing import Any
-from unittest import mock
 from unittest.mock import patch
 
 import torch
 from huggingface_hub import load_torch_model
-from torch import Tensor, nn
 
 from minitransformer.cli import (
     SHIPPED,
     Parser,
-    add_label,
     add_train,
-    add_training,
     build_parser,
-    check_text,
     convert_bert,
-    evaluate_run,
     main,
-    predict_texts,
-    read_lines,
-    read_texts,
-    report_evaluation,
     reproduce_recipe,
     run_command,
-    yaml_file,
 )
-from minitransformer.config import (
+from minitransformer.experiment.fit import fit
+from minitransformer.experiment.folder import load_run
+from minitransformer.experiment.recipe import RecipeConfig
+from minitransformer.experiment.settings import (
     DataConfig,
     PretrainConfig,
-    RecipeConfig,
     RunConfig,
     TrainingConfig,
-    load_config,
-    load_pretrain_config,
-    save_config,
+    read_settings,
+    save_settings,
 )
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
-from minitransformer.pretrain import pretrain
-from minitransformer.runs import load_run, open_run_folder
-from minitransformer.train import fit
 
 
-# chapters/day06_engineering.md · The command line
-def command(*words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `minitransformer WORDS`."""
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        code = main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
-
-
-# chapters/day06_engineering.md · The command line
-SMALL_RUN = """
-name: small
-data: {name: toy, train_size: 30}
-model: {vocab_size: 300, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}
-training: {epochs: 1, batch_size: 16}
-"""
-
-
-# chapters/day05_training.md · The command line
-def test_main_trains_and_evaluates() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        config, run = Path(base, "small.yaml"), Path(base, "run")
-        config.write_text(SMALL_RUN)
-        code, out, err = command("train", config, "--seed", 5, "--output", run, "--training.epochs", 2)
-        assert code == 0 and out.count("epoch ") == 2, (out, err)
-        assert load_config(run / "config.yaml").seed == 5
-        code, out, _ = command("evaluate", run)
-        source, metrics = evaluate_run(run, "validation")
-        assert code == 0 and str(metrics) in out and source in out
-        assert evaluate_run(run, "test")[0] != source, "the split was ignored"
-        assert command("train", config, "--output", run, "--overwrite")[0] == 0
-
-
-# chapters/day05_training.md · The command line
-def test_main_answers_mistakes_with_one_sentence() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        config, run = Path(base, "small.yaml"), Path(base, "run")
-        config.write_text(SMALL_RUN)
-        open_run_folder(run).joinpath("run.json").write_text("{}")
-        for words, mentioned in [
-            (("train", config, "--output", run), "--overwrite"),
-            (("train", config, "--data.train_size", 10**6, "--output", base), "train_size"),
-            (("train", config, "--training.speed", 3), "training.speed"),
-            (("train", "--seed", 3, config), ".yaml"),
-            (("train", Path(base, "none.yaml")), "none.yaml"),
-            (("evaluate", run), "config.yaml"),
-            (("evaluate", run, "--split", "train"), "validation"),
-            (("evaluate", run, "--speed"), "--speed"),
-            (("fly",), "fly"),
-            ((), "COMMAND"),
-        ]:
-            code, out, err = command(*words)
-            assert code == 2 and mentioned in err and err.count("\n") == 1, (words, code, err)
-            assert "Traceback" not in err and not out
-        assert isinstance(build_parser(), Parser) and yaml_file("a.yml") == "a.yml"
-        with redirect_stdout(StringIO()) as out:
-            run_command(*build_parser().parse_known_args(["train", str(config), "--output", f"{base}/b"]))
-        assert f"saved in {base}/b" in out.getvalue()
-
-
-# chapters/day06_engineering.md · The command line
-def test_evaluate_and_predict_keep_their_promise_to_programs() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        config, run = Path(base, "small.yaml"), Path(base, "run")
-        config.write_text(SMALL_RUN)
-        assert command("train", config, "--output", run)[0] == 0
-        code, out, err = command("evaluate", run, "--json", "--split", "test")
-        record = json.loads(out)
-        assert (
-            code == 0 and not err and list(record) == ["run", "split", "n", "accuracy", "interval95", "loss"]
-        )
-        source, metrics = evaluate_run(run, "test")
-        assert (record["n"], record["accuracy"], record["loss"]) == (
-            metrics.n,
-            metrics.accuracy,
-            metrics.loss,
-        )
-        assert record["split"] == "test" and tuple(record["interval95"]) == metrics.interval95
-        with redirect_stdout(StringIO()) as plain:
-            report_evaluation(run, "test", as_json=False)
-        assert str(metrics) in plain.getvalue() and source in plain.getvalue()
-        texts = ["a fine film", "ein schöner Film", "x " * 30]
-        code, out, err = command("predict", *texts, "--run", run, "--json")
-        answers = [json.loads(line) for line in out.splitlines()]
-        assert code == 0 and [answer["text"] for answer in answers] == texts and "schöner" in out
-        assert "text 3 has 32 tokens" in err and "text 2 is mostly unknown" in err, err
-        for answer in answers:
-            assert list(answer) == ["text", "label", "probability"]
-            assert answer["label"] in ("negative", "positive") and 0.5 <= answer["probability"] <= 1
-        with mock.patch.object(sys, "stdin", TextIOWrapper(BytesIO(b"a fine film\n  \na dull film\n"))):
-            code, out, err = command("predict", "--run", run)
-        assert code == 2 and out.count("\n") == 1 and "line 2 is empty" in err, (
-            "answers before the empty line"
-        )
-
-
-# chapters/day06_engineering.md · The command line
-def test_main_resumes_after_an_interruption() -> None:
-    clip, calls = nn.utils.clip_grad_norm_, []
-
-    def interrupted(*arguments: Any) -> Tensor:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return clip(*arguments)
-
-    with tempfile.TemporaryDirectory() as base:
-        config, run = Path(base, "small.yaml"), Path(base, "run")
-        config.write_text(SMALL_RUN)
-        words = ("train", config, "--output", run, "--training.epochs", 2)
-        with mock.patch.object(nn.utils, "clip_grad_norm_", interrupted):
-            code, _, err = command(*words)
-        assert code == 130 and "--resume" in err and err.count("\n") == 1, (code, err)
-        assert command(*words)[0] == 2, "without --resume the interrupted run is protected"
-        code, out, err = command(*words, "--resume")
-        assert code == 0 and "going on after step 2" in out and not err, (out, err)
-        code, _, err = command(*words, "--resume", "--training.learning_rate", "7e-4")
-        assert code == 2 and "training.learning_rate is 0.0005 there, 0.0007 here" in err, err
-
-
-# chapters/day06_engineering.md · The command line
-def test_wrong_settings_start_nothing() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        config, run = Path(base, "small.yaml"), Path(base, "run")
-        config.write_text(SMALL_RUN)
-        for setting, value in (("autocast", "half"), ("micro_batches", 17), ("device", "tpu"), ("speed", 1)):
-            code, out, err = command("train", config, "--output", run, f"--training.{setting}", value)
-            assert code == 2 and not out and err.count("\n") == 1, (code, out, err)
-            assert f"training.{setting}" in err and str(value) in err, err
-            assert not run.exists(), "a folder was made for a run that cannot start"
-        code, _, err = command("predict", "a film", "--run", base)
-        assert code == 2 and "not the folder of a run" in err
-    arguments, rest = build_parser().parse_known_args(["predict", "x", "--fast"])
-    assert arguments.run == SHIPPED and rest == ["--fast"]
-    try:
-        run_command(arguments, rest)
-        raise AssertionError("an unknown option was ignored")
-    except ValueError as error:
-        assert "--fast" in str(error) and "predict --help" in str(error)
-    commands = Parser().add_subparsers()
-    add_train(commands)
-    assert commands.choices["train"].parse_args(["a.yaml", "--resume"]).resume is True
-
-
-# chapters/day06_engineering.md · The command line
-def test_texts_come_with_their_place_and_stop_at_the_first_bad_one() -> None:
-    assert list(read_texts(["a", "b c"], None)) == [[("text 1", "a"), ("text 2", "b c")]]
-    assert list(read_lines(BytesIO(b"one\r\ntw\xc3\xb6"))) == [["one"], ["twö"]]
-    content = "\ufeffa film\r\nfine\u2028film\n".encode() + b"caf\xe9\na dull film\n\n"
-    texts = list(read_texts([], TextIOWrapper(BytesIO(content))))
-    places = [
-        ("line 1", "a film"),
-        ("line 2", "fine\u2028film"),
-        ("line 3", "caf\udce9"),
-        ("line 4", "a dull film"),
-    ]
-    assert texts == [places, []], "neither mark nor line end, and no blank line at the end"
-    with tempfile.TemporaryDirectory() as base:
-        config, run = Path(base, "small.yaml"), Path(base, "run")
-        config.write_text(SMALL_RUN)
-        assert command("train", config, "--output", run)[0] == 0
-        tokenizer = load_run(run)[2]
-        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            assert check_text("text 7", "a film " * 20, tokenizer) == "a film " * 20
-            try:
-                predict_texts(run, texts, as_json=False)
-                raise AssertionError("a text was answered that is not UTF-8")
-            except ValueError as error:
-                assert "line 3 is not UTF-8" in str(error) and "0xe9" in str(error), error
-    assert out.getvalue().count("\n") == 2 and "text 7 has 42 tokens" in err.getvalue()
-
-
-# chapters/day07_experiments.md · `report` and `search` on the command line
+# chapters/workshop_command_line.md · The command line.
 def said(*words: object) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `minitransformer WORDS`."""
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
@@ -231,7 +45,6 @@ def said(*words: object) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-# chapters/day07_experiments.md · `report` and `search` on the command line
 def test_search_and_report_from_the_command_line() -> None:
     base = "name: b\ndata: {name: toy, train_size: 20}\nmodel: {vocab_size: 300, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}\n"
     with tempfile.TemporaryDirectory() as folder:
@@ -258,7 +71,6 @@ def test_search_and_report_from_the_command_line() -> None:
             assert code == 2 and mentioned in err and err.count("\n") == 1 and not out, (words, err)
 
 
-# chapters/day07_experiments.md · `report` and `search` on the command line
 def test_build_parser_passes_on_what_it_does_not_know() -> None:
     arguments, rest = build_parser().parse_known_args(["search", "a.yaml", "--seeds", "0", "2", "--x"])
     assert (arguments.command, arguments.file, arguments.seeds, rest) == ("search", "a.yaml", [0, 2], ["--x"])
@@ -270,7 +82,6 @@ def test_build_parser_passes_on_what_it_does_not_know() -> None:
         assert "--x" in str(error) and "report --help" in str(error)
 
 
-# chapters/day09_sprint.md · The command
 def tiny_reading() -> PretrainConfig:
     """A reading of a second."""
     model = ModelConfig(vocab_size=200, d_model=8, num_heads=2, d_ff=12, num_layers=1, max_length=24)
@@ -278,18 +89,16 @@ def tiny_reading() -> PretrainConfig:
     return PretrainConfig("tiny", "toy", model, training, chunk_length=16, held_out=50)
 
 
-# chapters/day09_sprint.md · The command
 def tiny_run(folder: str) -> str:
     """The folder of a run on pieces that knows no more than it must."""
     reading, run = Path(folder, "reading"), Path(folder, "run")
     with redirect_stdout(StringIO()):
-        pretrain(tiny_reading(), reading)
-        model = load_pretrain_config(reading / "config.yaml").model
+        fit(tiny_reading(), reading)
+        model = read_settings(PretrainConfig, reading / "config.yaml").model
         fit(RunConfig("run", DataConfig("toy", train_size=64), model, initial=str(reading)), run)
     return str(run)
 
 
-# chapters/day09_sprint.md · The command
 def call(*arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
@@ -297,7 +106,6 @@ def call(*arguments: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-# chapters/day09_sprint.md · The command
 def test_predict_takes_every_text():
     with tempfile.TemporaryDirectory() as folder:
         run = tiny_run(folder)
@@ -322,42 +130,13 @@ def test_predict_takes_every_text():
         assert (code, out) == (2, "") and "text 1 is empty, and an empty text has no sentiment" in err
 
 
-# chapters/day09_sprint.md · The command
-def test_commands_that_train():
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(dest="command")
-    add_train(commands)
-    add_training(commands, "study", "an example", "x.yaml")
-    for command in ("train", "pretrain", "study"):
-        found = parser.parse_args([command, "a.yaml", "--resume"])
-        assert (found.command, found.config, found.resume, found.overwrite) == (
-            command,
-            "a.yaml",
-            True,
-            False,
-        )
-    assert yaml_file("x.yml") == "x.yml"
-    add_label(others := argparse.ArgumentParser().add_subparsers())
-    asked = others.choices["label"].parse_args(["a", "b", "--count", "5"])
-    assert (asked.runs, asked.count, asked.corpus, asked.seed) == (["a", "b"], 5, "imdb", 0)
-    with tempfile.TemporaryDirectory() as folder:
-        save_config(tiny_reading(), Path(folder, "r.yaml"))
-        arguments = parser.parse_args(["pretrain", str(Path(folder, "r.yaml")), "--output", folder + "/out"])
-        try:
-            run_command(arguments, ["--mask_rate", "0"])
-            raise AssertionError("nothing hidden")
-        except ValueError as error:
-            assert "mask_rate must be a share in (0, 1)" in str(error)
-
-
-# chapters/day09_sprint.md · The command
 def test_pretrain_command():
     small = (
         "--model.d_model 8 --model.d_ff 12 --model.num_layers 1 --training.epochs 1 --training.batch_size 64"
     )
     with tempfile.TemporaryDirectory() as folder:
         path, output = Path(folder, "reading.yaml"), str(Path(folder, "out"))
-        save_config(tiny_reading(), path)
+        save_settings(tiny_reading(), path)
         code, out, err = call("pretrain", str(path), "--output", output, *small.split())
         assert code == 0 and f"saved in {output}" in out and "held-out reviews: accuracy" in out, err
         for options, reason in [
@@ -373,7 +152,6 @@ def test_pretrain_command():
         assert code == 2 and "expected a .yaml file" in err
 
 
-# chapters/day09_sprint.md · The command
 def test_label_command():
     with tempfile.TemporaryDirectory() as folder:
         run, output = tiny_run(folder), str(Path(folder, "labelled"))
@@ -390,7 +168,6 @@ def test_label_command():
             assert code == 2 and reason in err and err.strip().count("\n") == 0, err
 
 
-# chapters/day11_deeper.md · The transfer to SST-2
 def test_the_shipped_model() -> None:
     config, model, tokenizer = load_run(SHIPPED)
     assert len(tokenizer.vocabulary) == config.model.vocab_size == model.config.vocab_size
@@ -404,14 +181,12 @@ def test_the_shipped_model() -> None:
     assert labels == ["positive", "negative"]
 
 
-# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def typed(*words: str) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser(prog="minitransformer")
     add_train(parser.add_subparsers(dest="command", required=True))
     return parser.parse_known_args(words)
 
 
-# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def test_convert_from_the_command_line():
     arguments, rest = typed("convert", "some/bert", "runs/start", "--vocab-size", "8000")
     assert (arguments.source, arguments.folder, rest) == ("some/bert", "runs/start", [])
@@ -435,7 +210,6 @@ def test_convert_from_the_command_line():
         assert "--vocab 9" in str(error), error
 
 
-# chapters/day11_deeper.md · `convert` and `reproduce` on the command line
 def test_reproduce_from_the_command_line():
     asked: list[tuple[str | None, str]] = []
 
@@ -456,3 +230,17 @@ def test_reproduce_from_the_command_line():
                 run_command(*typed("reproduce", "recipe.yaml", "--convert", "a/folder", "--output", "there"))
     assert asked == [("some/bert", str(Path("runs", "tiny"))), ("--convert a/folder", "there")]
     assert out.getvalue() == 2 * "# tiny\n\n", "the summary is printed"
+
+
+def assert_one_sentence(run: Path, command: str, file: str, content: str, part: str) -> None:
+    """A file of a run replaced (removed, without content): the command ends with a sentence that holds `part`."""
+    original = (run / file).read_bytes()
+    (run / file).write_text(content) if content else (run / file).unlink()
+    before = {path.name: path.read_bytes() for path in run.glob("*.*")}
+    with redirect_stderr(StringIO()) as said, redirect_stdout(StringIO()):
+        code = main([command, str(run)])
+    message = said.getvalue()
+    assert code == 2 and message.count("\n") == 1 and part in message, (command, file, part, message)
+    after = {path.name: path.read_bytes() for path in run.glob("*.*")}
+    assert after == before, f"{command} failed on a broken {file} and yet changed the folder"
+    (run / file).write_bytes(original)

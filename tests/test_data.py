@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.data`."""
 
 import os
@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from minitransformer.config import DataConfig
 from minitransformer.data import (
     POOL,
     TOY_SPLITS,
@@ -33,12 +32,10 @@ from minitransformer.data import (
     make_loader,
     one_of,
     read_examples,
-    repeat_whole,
     sst2_is_present,
     toy_clauses,
     toy_reviews,
     toy_twins,
-    whole_texts,
 )
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
@@ -52,7 +49,6 @@ def test_examples():
         Examples(["good", "bad", "odd"], [1, 0], "three words")
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def write_mirror(folder: Path) -> None:
     """A mirror with two rows per split, in the layout of the hub."""
     from datasets import Dataset as Table
@@ -65,11 +61,13 @@ def write_mirror(folder: Path) -> None:
     for name, (splits, column) in layout.items():
         (folder / name).mkdir(parents=True)
         for split in splits:
-            texts, labels = [f"{split} one", f"{split} two"], [-1, -1] if split == "unsupervised" else [1, 0]
+            texts, labels = (
+                [f"{split} one", f"{split} two"],
+                [-1, -1] if split == "unsupervised" else [1, 0],
+            )
             Table.from_dict({column: texts, "label": labels}).to_parquet(folder / name / f"{split}.parquet")
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def with_mirror(test: Callable[[Path], None]) -> None:
     """Run `test` where MINITRANSFORMER_DATA names a small mirror."""
     with tempfile.TemporaryDirectory() as name, patch.dict(os.environ, {"MINITRANSFORMER_DATA": name}):
@@ -77,7 +75,6 @@ def with_mirror(test: Callable[[Path], None]) -> None:
         test(Path(name))
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def test_loading_from_a_mirror():
     def check(folder: Path) -> None:
         assert data_folder() == folder and sst2_is_present()
@@ -101,7 +98,6 @@ def test_loading_from_a_mirror():
     with_mirror(check)
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def test_loading_refuses():
     def check(folder: Path) -> None:
         broken = folder / "stanfordnlp/sst2/train.parquet"
@@ -121,7 +117,6 @@ def test_loading_refuses():
     assert first_cause(ValueError("  two\n lines ")) == "two lines"
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
 def test_presence_is_a_matter_of_folders():
     with tempfile.TemporaryDirectory() as name:
         with patch.dict(os.environ, {"MINITRANSFORMER_DATA": "", "HF_DATASETS_CACHE": name}):
@@ -145,7 +140,6 @@ def test_bag_of_words_is_blind():
     assert set(balance.values()) == {0}, "some bag of words tells the label"
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def test_toy_clauses():
     for positive in (True, False):
         found = [words for _, words in toy_clauses(positive)]
@@ -156,7 +150,6 @@ def test_toy_clauses():
     assert not {words for _, words in toy_clauses(True)} & {words for _, words in toy_clauses(False)}
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def test_toy_reviews():
     reviews = toy_reviews(600, seed=5)
     assert len(set(reviews.texts)) == 600, "no review twice"
@@ -169,7 +162,6 @@ def test_toy_reviews():
             toy_reviews(size, seed=0)
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def test_load_examples():
     splits = {split: load_examples("toy", split) for split in TOY_SPLITS}
     sizes = [len(examples) for examples in splits.values()]
@@ -184,7 +176,6 @@ def test_load_examples():
         load_examples("toy", "dev")
 
 
-# chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def check_sst2_splits() -> None:
     for split in ("train", "validation", "test"):
         assert load_examples("sst2", split).texts == [f"{split} one", f"{split} two"]
@@ -196,7 +187,6 @@ def three_examples() -> tuple[Examples, WordTokenizer]:
     return examples, WordTokenizer(Vocabulary.from_texts(examples.texts), max_length=6)
 
 
-# chapters/day04_encoder_and_data.md · Dataset: one item at a time
 def test_dataset():
     examples, tokenizer = three_examples()
     dataset = TextClassificationDataset(examples, tokenizer)
@@ -288,7 +278,6 @@ def test_epoch_batches_hold_every_index_once() -> None:
     assert epoch_batches(lengths, 16, False, False, 1, 2)[1] == list(range(16, 32)), "not shuffled: in order"
 
 
-# chapters/day08_data_schedule_monitoring.md · Similar lengths together
 def test_epoch_batches_group_within_pools_and_shuffle_the_groups() -> None:
     lengths = np.random.default_rng(3).integers(3, 60, size=1024)
 
@@ -325,7 +314,6 @@ def test_epoch_sampler_is_a_pure_function_and_resumes_anywhere() -> None:
     assert list(other) not in whole.values(), "another seed, another order, in every epoch"
 
 
-# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
 def test_epoch_sampler_refuses() -> None:
     for make in (
         lambda: EpochSampler([], 8),
@@ -340,7 +328,6 @@ def test_epoch_sampler_refuses() -> None:
             assert "at least 1" in str(error) or "0 … 2" in str(error), error
 
 
-# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
 def numbered_texts() -> tuple[Examples, WordTokenizer]:
     """23 texts of 3 to 7 words, each of which begins with a word of its own."""
     texts = [" ".join([f"w{i}"] + ["more"] * (2 + i % 5)) for i in range(23)]
@@ -348,7 +335,6 @@ def numbered_texts() -> tuple[Examples, WordTokenizer]:
     return examples, WordTokenizer(Vocabulary.from_texts(examples.texts))
 
 
-# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
 def first_words(loader: DataLoader, *epochs: int) -> list[list[int]]:
     """For each epoch, the second id (after [CLS]) of every sequence in order."""
     found = []
@@ -358,7 +344,6 @@ def first_words(loader: DataLoader, *epochs: int) -> list[list[int]]:
     return found
 
 
-# chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
 def test_make_loader_groups_by_length() -> None:
     examples, tokenizer = numbered_texts()
     places = [
@@ -366,24 +351,3 @@ def test_make_loader_groups_by_length() -> None:
         for group in (False, True)
     ]
     assert places[1] < places[0] and places[1] <= sum(len(tokenizer.encode(t)) for t in examples.texts) * 1.2
-
-
-# chapters/day09_sprint.md · Whole sentences among the phrases
-def test_whole_sentences_are_repeated():
-    texts = ["good", "not a good film ", "a good film", "good film not", "not  a good film", "film a"]
-    assert sorted(whole_texts(texts)) == ["film a", "good film not", "not a good film"]
-    assert whole_texts(texts)[0] == "not a good film", "the longest first"
-    examples = Examples(texts, [1, 0, 1, 0, 0, 1], "six phrases")
-    more = repeat_whole(examples, 3)
-    assert more.texts[:6] == texts and more.labels[:6] == examples.labels, "the old ones keep their places"
-    assert Counter(more.texts) == Counter(texts + 2 * [texts[i] for i in (1, 3, 4, 5)])
-    assert all(
-        examples.labels[texts.index(text)] == y for text, y in zip(more.texts, more.labels, strict=True)
-    )
-    assert more.source == "six phrases, whole sentences 3 times"
-    assert repeat_whole(examples, 1) is examples
-    try:
-        DataConfig("sst2", sentences=0)
-        raise AssertionError("0")
-    except ValueError as error:
-        assert "data.sentences" in str(error) and "at least 1" in str(error)

@@ -43,7 +43,6 @@ def small_encoder(**changes: Any) -> TransformerEncoder:
     return encoder
 
 
-# chapters/day04_encoder_and_data.md · The class
 def padded(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Random ids from 1 to 30, zeros after each sentence's length; and the mask."""
     mask = padding_mask(torch.tensor(lengths))
@@ -51,7 +50,6 @@ def padded(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     return ids * mask, mask
 
 
-# chapters/day04_encoder_and_data.md · The class
 def test_padding_leaks_nothing():
     lengths = [7, 4, 1]
     input_ids, mask = padded(lengths)
@@ -65,7 +63,6 @@ def test_padding_leaks_nothing():
         torch.testing.assert_close(encoder(noise, mask)[mask], batch[mask], rtol=0, atol=1e-12)
 
 
-# chapters/day04_encoder_and_data.md · The class
 def torch_stack(encoder: TransformerEncoder) -> nn.TransformerEncoder:
     """PyTorch's encoder with the weights of ours; it stacks query, key and value weights in one matrix."""
     first, d_model = encoder.layers[0], encoder.embedding.embedding_dim
@@ -79,7 +76,6 @@ def torch_stack(encoder: TransformerEncoder) -> nn.TransformerEncoder:
     return twin
 
 
-# chapters/day04_encoder_and_data.md · The class
 def torch_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The layers' tensors, from our names to PyTorch's."""
     renamed = {
@@ -92,7 +88,6 @@ def torch_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-# chapters/day04_encoder_and_data.md · The class
 def test_encoder_equals_torch():
     input_ids, mask = padded([7, 4, 1])
     paper = {"norm_first": False, "positions": "sinusoidal", "activation": "relu"}
@@ -112,7 +107,6 @@ def test_encoder_equals_torch():
             torch.testing.assert_close(ours[name], parameter.grad, rtol=0, atol=1e-9, msg=name)
 
 
-# chapters/day04_encoder_and_data.md · The class
 def test_first_layer_sees_embedding_plus_position():
     input_ids, mask = padded([7, 4])
     for positions, scale in (("learned", 1.0), ("sinusoidal", math.sqrt(12))):
@@ -122,7 +116,6 @@ def test_first_layer_sees_embedding_plus_position():
         torch.testing.assert_close(encoder(input_ids), expected, rtol=0, atol=1e-12)
 
 
-# chapters/day04_encoder_and_data.md · The class
 def test_order_matters_only_through_positions():
     input_ids, _ = padded([7, 7])
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
@@ -132,7 +125,6 @@ def test_order_matters_only_through_positions():
     torch.testing.assert_close(encoder(input_ids[:, order]), encoder(input_ids)[:, order], rtol=0, atol=1e-12)
 
 
-# chapters/day04_encoder_and_data.md · The class
 def test_padding_row_gets_no_gradient():
     input_ids, _ = padded([7, 4])
     encoder = small_encoder()
@@ -142,7 +134,6 @@ def test_padding_row_gets_no_gradient():
     assert (gradient[input_ids[0]] > 0).all(), "every word of the longest sentence has a gradient"
 
 
-# chapters/day04_encoder_and_data.md · The class
 def test_encoder_refuses():
     encoder = small_encoder()
     assert encoder(torch.zeros(2, 5, dtype=torch.long)).isfinite().all()

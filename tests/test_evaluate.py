@@ -52,15 +52,13 @@ class Lookup(nn.Module):
         return self.dropout(self.table(input_ids[:, 0]))
 
 
-# chapters/day05_training.md · `evaluate`
 def four_examples(*sizes: int) -> list[dict[str, Tensor]]:
     """Four examples in batches of the given sizes; `Lookup` gets the first three right."""
-    ids, labels = torch.tensor([[0, 1], [1, 0], [0, 0], [1, 1]]), torch.tensor([0, 1, 0, 0])
+    ids, labels = (torch.tensor([[0, 1], [1, 0], [0, 0], [1, 1]]), torch.tensor([0, 1, 0, 0]))
     parts = zip(ids.split(list(sizes)), labels.split(list(sizes)), strict=True)
     return [{"input_ids": i, "attention_mask": i >= 0, "labels": y} for i, y in parts]
 
 
-# chapters/day05_training.md · `evaluate`
 def test_evaluate_counts_examples_not_batches() -> None:
     losses = [
         math.log(1 + math.exp(-2)),
@@ -114,7 +112,6 @@ def test_wilson_interval_ends_solve_the_equation() -> None:
             assert str(n) in str(error)
 
 
-# chapters/day05_training.md · How sure is an accuracy?
 def test_metrics_carry_their_interval() -> None:
     metrics = Metrics(n=872, accuracy=700 / 872, loss=0.5)
     assert metrics.interval95 == wilson_interval(700, 872)
@@ -137,7 +134,6 @@ class SecondToken(nn.Module):
         return self.dropout(self.table(input_ids[:, 1]))
 
 
-# chapters/day06_engineering.md · One pass, many uses
 def five_examples(*sizes: int) -> list[dict[str, Tensor]]:
     """Five examples in batches of the given sizes; `SecondToken` gets all but the fourth right."""
     ids = torch.tensor([[2, 5, 3], [2, 6, 3], [2, 5, 3], [2, 5, 3], [2, 6, 3]])
@@ -146,7 +142,6 @@ def five_examples(*sizes: int) -> list[dict[str, Tensor]]:
     return [{"input_ids": i, "attention_mask": i > 0, "labels": y} for i, y in parts]
 
 
-# chapters/day06_engineering.md · One pass, many uses
 def test_predict_and_score_agree_with_evaluate() -> None:
     model = SecondToken()
     logits, labels = predict(model, five_examples(3, 2))
@@ -158,7 +153,6 @@ def test_predict_and_score_agree_with_evaluate() -> None:
     assert math.isclose(metrics.loss, sum(losses) / 5, rel_tol=1e-6)
 
 
-# chapters/day06_engineering.md · One pass, many uses
 def test_classify_names_label_and_probability() -> None:
     tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "good", "bad"]), max_length=7)
     good, bad = classify(SecondToken(), tokenizer, ["good good film", "bad"])
@@ -192,7 +186,6 @@ def answers(only_first: int, only_second: int, both: int, neither: int) -> tuple
     return first, second
 
 
-# chapters/day07_experiments.md · McNemar: a coin for every disagreement
 def test_mcnemar_counts_the_tail_of_a_fair_coin() -> None:
     for b, c in ((8, 1), (1, 8), (2, 1), (5, 5), (40, 20), (0, 6)):
         tail = sum(math.comb(b + c, k) for k in range(max(b, c), b + c + 1)) / 2 ** (b + c)
@@ -260,7 +253,7 @@ def test_difference_interval() -> None:
 
 # chapters/day10_report.md · Four numbers instead of one
 def test_confusion_matrix() -> None:
-    labels, predicted = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 1, 1, 0, 1, 0])
+    labels, predicted = (torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 1, 1, 0, 1, 0]))
     assert confusion_matrix(predicted, labels).tolist() == [[2, 2], [1, 1]], "rows are the labels"
     assert confusion_matrix(labels[:1], labels[:1]).tolist() == [[1, 0], [0, 0]], (
         "labels that are absent count 0"

@@ -37,7 +37,6 @@ def message_of(call) -> str:
     raise AssertionError("a wrong argument was accepted")
 
 
-# chapters/day03_encoder_layer.md · From two hands to the formula
 def test_sinusoidal_encoding():
     T, C = 50, 6
     encoding = sinusoidal_encoding(T, C)
@@ -53,7 +52,6 @@ def test_sinusoidal_encoding():
     torch.testing.assert_close(encoding.square().sum(-1), torch.full((T,), C / 2))
 
 
-# chapters/day03_encoder_layer.md · From two hands to the formula
 def test_sinusoidal_encoding_refuses():
     assert "d_model must be even" in message_of(lambda: sinusoidal_encoding(5, 7))
     assert "got 7" in message_of(lambda: sinusoidal_encoding(5, 7))
@@ -74,7 +72,6 @@ def test_encoding_shift_is_a_rotation():
             torch.testing.assert_close(turned.flatten(), encoding[t + delta], rtol=0, atol=1e-6)
 
 
-# chapters/day03_encoder_layer.md · A shift is a rotation
 def test_encoding_dot_product_depends_on_distance():
     products = sinusoidal_encoding(30, 8) @ sinusoidal_encoding(30, 8).T
     for delta in range(30):
@@ -95,7 +92,6 @@ def test_sinusoidal_module():
     )
 
 
-# chapters/day03_encoder_layer.md · The module
 def test_positions_refuse():
     x = torch.zeros(2, 10, 8)
     assert "10 tokens, more than max_length=9" in message_of(lambda: SinusoidalPositionalEncoding(8, 9)(x))
@@ -110,7 +106,10 @@ def test_positions_refuse():
 def test_learned_and_sinusoidal_positions():
     B, T, C = 3, 5, 8
     x = torch.randn(B, T, C, generator=torch.Generator().manual_seed(1))
-    learned, fixed = LearnedPositionalEncoding(C, max_length=9), SinusoidalPositionalEncoding(C, max_length=9)
+    learned, fixed = (
+        LearnedPositionalEncoding(C, max_length=9),
+        SinusoidalPositionalEncoding(C, max_length=9),
+    )
     assert [p.shape for p in learned.parameters()] == [(9, C)] and not list(fixed.parameters())
     torch.testing.assert_close(learned(x) - x, learned.encoding[:T].expand(B, T, C))
     assert not torch.allclose(learned(x), fixed(x), atol=0.1), "the two encodings are different vectors"
@@ -123,7 +122,6 @@ def test_learned_and_sinusoidal_positions():
     assert learned.encoding.grad[T:].abs().max() == 0, "rows that no sentence reaches learn nothing"
 
 
-# chapters/day03_encoder_layer.md · Learned positions
 def test_learned_positions_refuse():
     x = torch.zeros(2, 10, 8)
     assert "10 tokens, more than max_length=9" in message_of(lambda: LearnedPositionalEncoding(8, 9)(x))
@@ -145,7 +143,6 @@ def test_rotary_scores_depend_on_distance_only():
     assert (scores[:, 0, 1] - scores[:, 1, 0]).abs().min() > 1e-3, "the direction must matter, too"
 
 
-# chapters/day03_encoder_layer.md · RoPE: rotate the queries and keys
 def test_rotary_rotates():
     B, H, T, D = 2, 3, 5, 6
     x = torch.randn(B, H, T, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -171,7 +168,6 @@ def test_feed_forward_is_position_wise():
     assert torch.equal(moved, expected), "a token's change must reach its own output, and no other"
 
 
-# chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
 def test_feed_forward_equals_torch():
     B, T, C, d_ff = 2, 5, 4, 7
     generator = torch.Generator().manual_seed(1)
@@ -191,7 +187,6 @@ def test_feed_forward_equals_torch():
             torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=1e-10)
 
 
-# chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
 def test_relu_and_gelu_side_by_side():
     paper, ours = (PositionwiseFeedForward(1, 1, activation=name) for name in ("relu", "gelu"))
     for module in (paper, ours):
@@ -203,7 +198,6 @@ def test_relu_and_gelu_side_by_side():
     assert ours(x)[0] < -0.1 and (ours(x) - paper(x))[3].abs() < 1e-6
 
 
-# chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
 def test_feed_forward_refuses():
     assert "d_ff must be an integer of at least 1, got 0" in message_of(lambda: PositionwiseFeedForward(4, 0))
     assert "dropout must lie in [0, 1), got 1.0" in message_of(lambda: PositionwiseFeedForward(4, 7, 1.0))
@@ -218,7 +212,6 @@ def test_layer_norm_by_hand():
     torch.testing.assert_close(out, torch.tensor([-2.0, -1.0, 0.0, 3.0]) / math.sqrt(3.5), rtol=0, atol=1e-5)
 
 
-# chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
 def test_layer_norm_equals_torch():
     B, T, C = 2, 3, 5
     generator = torch.Generator().manual_seed(0)
@@ -233,7 +226,6 @@ def test_layer_norm_equals_torch():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
-# chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
 def test_layer_norm_module_equals_torch():
     B, T, C = 2, 3, 5
     generator = torch.Generator().manual_seed(1)
@@ -247,7 +239,6 @@ def test_layer_norm_module_equals_torch():
         torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-10)
 
 
-# chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
 def test_layer_norm_is_per_token():
     x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(2))
     changed = x.clone()
@@ -258,7 +249,6 @@ def test_layer_norm_is_per_token():
         assert moved.sum() == 1 and moved[1, 2], "one token's change must not reach another"
 
 
-# chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
 def test_layer_norm_refuses():
     assert "eps must be positive and finite, got 0.0" in message_of(lambda: LayerNorm(4, eps=0.0))
     assert "d_model must be an integer of at least 1, got 0" in message_of(lambda: LayerNorm(0))
@@ -277,7 +267,6 @@ def test_layer_norm_forgets_mean_and_size():
         assert not torch.allclose(norm(-x), norm(x)), "a negative factor turns the direction round"
 
 
-# chapters/day03_encoder_layer.md · What LayerNorm forgets
 def test_layer_norm_of_a_constant_vector():
     norm = LayerNorm(4)
     nn.init.constant_(norm.bias, 0.5)
@@ -317,12 +306,10 @@ def random_layer(dropout: float = 0.0, **options) -> TransformerEncoderLayer:
     return layer
 
 
-# chapters/day03_encoder_layer.md · The class
 def random_tokens(B: int = 2, T: int = 5, C: int = 12) -> Tensor:
     return torch.randn(B, T, C, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 
 
-# chapters/day03_encoder_layer.md · The class
 def test_layer_does_not_leak_padding():
     x, mask = random_tokens(), padding_mask(torch.tensor([5, 3]))
     disturbed = x.clone()
@@ -337,7 +324,6 @@ def test_layer_does_not_leak_padding():
             torch.testing.assert_close(layer(x, mask)[1:, :3], alone, rtol=0, atol=1e-12)
 
 
-# chapters/day03_encoder_layer.md · The class
 def test_layer_permutes_with_its_tokens():
     x, order = random_tokens(), torch.tensor([3, 0, 4, 2, 1])
     for norm_first in (False, True):
@@ -359,7 +345,6 @@ def torch_names(layer: TransformerEncoderLayer, tensors: dict[str, Tensor]) -> d
     return renamed
 
 
-# chapters/day03_encoder_layer.md · Equal to PyTorch
 def torch_twin(layer: TransformerEncoderLayer) -> nn.TransformerEncoderLayer:
     d_ff, d_model = layer.feed_forward.linear1.weight.shape
     twin = nn.TransformerEncoderLayer(
@@ -376,7 +361,6 @@ def torch_twin(layer: TransformerEncoderLayer) -> nn.TransformerEncoderLayer:
     return twin
 
 
-# chapters/day03_encoder_layer.md · Equal to PyTorch
 def assert_equals_torch(layer: TransformerEncoderLayer, mask: Tensor | None) -> None:
     twin = torch_twin(layer)
     x1, x2 = random_tokens().requires_grad_(), random_tokens().requires_grad_()
@@ -393,7 +377,6 @@ def assert_equals_torch(layer: TransformerEncoderLayer, mask: Tensor | None) -> 
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)  # the same names, the same numbers
 
 
-# chapters/day03_encoder_layer.md · Equal to PyTorch
 def test_layer_equals_torch():
     for norm_first in (False, True):
         for activation in ("relu", "gelu"):
@@ -403,7 +386,6 @@ def test_layer_equals_torch():
                     assert_equals_torch(layer, mask)
 
 
-# chapters/day03_encoder_layer.md · Equal to PyTorch
 def test_layer_with_silent_branches():
     x = random_tokens()
     for norm_first in (False, True):
@@ -415,7 +397,6 @@ def test_layer_with_silent_branches():
         assert torch.equal(layer(x), expected), "with silent branches only the residual stream is left"
 
 
-# chapters/day03_encoder_layer.md · Equal to PyTorch
 def test_paper_and_modern_order_side_by_side():
     x, norm = random_tokens(), LayerNorm(12).double()
     paper, modern = random_layer(), random_layer(norm_first=True, activation="gelu")
@@ -442,7 +423,6 @@ def test_layer_dropout_zeroes_a_share():
         assert torch.equal(layer.eval()(x), layer(x)), "in eval mode nothing is random"
 
 
-# chapters/day03_encoder_layer.md · Dropout and wrong arguments
 def test_layer_dropout_equals_torch():
     x = random_tokens(B=1)
     for norm_first in (False, True):
@@ -455,7 +435,6 @@ def test_layer_dropout_equals_torch():
         assert (out - layer.eval()(x)).abs().max() > 0.1
 
 
-# chapters/day03_encoder_layer.md · Dropout and wrong arguments
 def test_layer_refuses():
     assert "num_heads" in message_of(lambda: TransformerEncoderLayer(12, 5, 20))
     assert "dropout" in message_of(lambda: TransformerEncoderLayer(12, 3, 20, dropout=1.5))
@@ -472,7 +451,6 @@ def test_layer_refuses():
         )
 
 
-# chapters/day03_encoder_layer.md · Dropout and wrong arguments
 def test_layer_passes_fused_on():
     for fused in (True, False):
         layer = random_layer(fused=fused)
@@ -496,14 +474,12 @@ def test_layer_norm_function_agrees_with_autograd_and_differences():
         assert torch.autograd.gradcheck(lambda *t: LayerNormFunction.apply(*t, 0.1), variables)
 
 
-# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
 def test_gelu_slope_is_the_derivative():
     x = torch.linspace(-4, 4, 33, dtype=torch.float64, requires_grad=True)
     (theirs,) = torch.autograd.grad(F.gelu(x).sum(), x)
     torch.testing.assert_close(gelu_slope(x.detach()), theirs, rtol=0, atol=1e-12)
 
 
-# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
 def test_encoder_layer_gradients_equal_autograd():
     from minitransformer.layers import TransformerEncoderLayer
 
@@ -513,7 +489,7 @@ def test_encoder_layer_gradients_equal_autograd():
         nn.init.normal_(parameter, mean=0.3, std=0.5)
     x, grad_out = torch.randn(2, 2, 5, 6, dtype=torch.float64)
     for mask in (None, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()):
-        variable, parameters = x.clone().requires_grad_(), dict(layer.named_parameters())
+        variable, parameters = (x.clone().requires_grad_(), dict(layer.named_parameters()))
         theirs = torch.autograd.grad(layer(variable, mask), [variable, *parameters.values()], grad_out)
         grad_x, found = encoder_layer_gradients(layer, x, grad_out, mask)
         assert found.keys() == parameters.keys() and len(found) == 16

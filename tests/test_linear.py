@@ -25,7 +25,6 @@ def numerical_gradient(function, x: Tensor, step: float = 1e-6) -> Tensor:
     return gradient
 
 
-# chapters/day01_attention_derived.md · A second opinion: central differences
 def test_numerical_gradient_of_a_cubic():
     x = torch.tensor([[1.0, -2.0], [0.5, 3.0], [0.0, -1.0]], dtype=torch.float64)
     found = numerical_gradient(lambda x: (x**3).sum(), x)
@@ -41,7 +40,6 @@ def linear_inputs(*leading: int, bias: bool = True) -> list[Tensor | None]:
     return tensors if bias else [*tensors, None]
 
 
-# chapters/day01_attention_derived.md · `LinearFunction`: our backward pass
 def test_linear_function_equals_autograd():
     for leading, bias in itertools.product([(), (5,), (4, 5), (0,)], [True, False]):
         inputs = linear_inputs(*leading, bias=bias)
@@ -61,7 +59,6 @@ def test_linear_function_equals_autograd():
             )
 
 
-# chapters/day01_attention_derived.md · `LinearFunction`: our backward pass
 def test_linear_function_agrees_with_central_differences():
     inputs = [tensor.detach() for tensor in linear_inputs(4, 5)]
 
@@ -78,7 +75,6 @@ def test_linear_function_agrees_with_central_differences():
         assert worst < 1e-8, f"gradient of {name} is off by {worst:.1e}"
 
 
-# chapters/day01_attention_derived.md · `LinearFunction`: our backward pass
 def test_linear_function_computes_only_what_is_wanted():
     x, weight, _ = linear_inputs(5)
     grad_y = torch.ones(5, 2, dtype=torch.float64)
@@ -88,7 +84,6 @@ def test_linear_function_computes_only_what_is_wanted():
         assert [gradient is not None for gradient in found] == list(wanted)
 
 
-# chapters/day01_attention_derived.md · `LinearFunction`: our backward pass
 def test_linear_function_refuses_a_second_derivative():
     x, weight, bias = linear_inputs(5)
     y = LinearFunction.apply(x, weight, bias).pow(2).sum()
@@ -119,7 +114,6 @@ def test_linear_equals_torch():
             )
 
 
-# chapters/day01_attention_derived.md · `Linear`: the module
 def test_linear_starts_uniform_in_one_over_root_in_features():
     layer = Linear(100, 200)
     assert layer.weight.shape == (200, 100) and layer.bias.shape == (200,)
@@ -131,7 +125,6 @@ def test_linear_starts_uniform_in_one_over_root_in_features():
     assert math.isclose(out.var().item(), 1 / 3, rel_tol=0.1), "the factor 1/√I should keep the variance"
 
 
-# chapters/day01_attention_derived.md · `Linear`: the module
 def test_linear_refuses_wrong_sizes():
     with pytest.raises(ValueError, match="in_features must be an integer of at least 1, got 0"):
         Linear(0, 2)

@@ -28,6 +28,7 @@ from minitransformer.model import (
     mean_of_tokens,
     read_model_config,
     read_weights,
+    require,
     save_shards,
 )
 
@@ -56,7 +57,7 @@ def test_model_config():
 # chapters/day04_encoder_and_data.md · How the weights start
 def test_initialize():
     torch.manual_seed(0)
-    linear, embedding, norm = Linear(300, 200), nn.Embedding(400, 100, padding_idx=3), LayerNorm(7)
+    linear, embedding, norm = (Linear(300, 200), nn.Embedding(400, 100, padding_idx=3), LayerNorm(7))
     nn.Sequential(linear, embedding, norm).apply(initialize)
     assert linear.bias.abs().max() == 0
     assert embedding.weight[3].abs().max() == 0, "the padding row must be zero"
@@ -78,7 +79,6 @@ def small_model(**changes: Any) -> TransformerForSequenceClassification:
     return model
 
 
-# chapters/day04_encoder_and_data.md · The model
 def test_logits_come_from_the_first_token():
     model = small_model()
     input_ids = torch.tensor([[2, 5, 6, 7, 3], [2, 8, 3, 0, 0]])
@@ -93,7 +93,6 @@ def test_logits_come_from_the_first_token():
     )
 
 
-# chapters/day04_encoder_and_data.md · The model
 def test_model_starts_undecided():
     torch.manual_seed(0)
     model = TransformerForSequenceClassification(ModelConfig(vocab_size=31, num_labels=3)).eval()
@@ -101,7 +100,6 @@ def test_model_starts_undecided():
     assert model(torch.randint(1, 31, (5, 7))).softmax(-1).sub(1 / 3).abs().max() < 0.2
 
 
-# chapters/day04_encoder_and_data.md · The model
 def test_save_and_load():
     model = small_model().float()
     input_ids = torch.tensor([[2, 5, 6, 7, 3]])
@@ -113,7 +111,6 @@ def test_save_and_load():
     assert torch.equal(loaded(input_ids), model(input_ids))
 
 
-# chapters/day04_encoder_and_data.md · The model
 def test_loading_refuses_broken_folders():
     def refuses(words: str) -> None:
         with pytest.raises(ValueError, match=words):
@@ -138,7 +135,6 @@ def test_loading_refuses_broken_folders():
         refuses("model.safetensors cannot be read: there is no such file")
 
 
-# chapters/day04_encoder_and_data.md · The model
 def test_reading_the_parts():
     model = small_model().float()
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +167,6 @@ def test_pooling():
         assert str(error) == "pooling must be one of ['cls', 'mean'], got 'max'"
 
 
-# chapters/day09_sprint.md · A second head, and the mean of the tokens
 def test_token_head_is_tied():
     config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16)
     model = TransformerForMaskedLM(config).double().eval()
@@ -200,7 +195,7 @@ def test_load_initial_names_what_is_wrong():
         )
         tensors = read_weights(path)
         assert tensors.keys() == source.state_dict().keys()
-        headless, other = Path(folder, "headless.safetensors"), TransformerForSequenceClassification(size)
+        headless, other = (Path(folder, "headless.safetensors"), TransformerForSequenceClassification(size))
         save_file({k: v for k, v in tensors.items() if k.startswith("encoder.")}, headless)
         head = other.classifier.weight.clone()
         assert load_initial(other, headless) == ["classifier.bias", "classifier.weight"], "they stay fresh"
@@ -257,7 +252,6 @@ def test_token_types_reach_the_classifier():
     assert not torch.equal(model(ids), expected), "the types change the answer"
 
 
-# chapters/day11_deeper.md · What BERT has and our encoder lacked
 def test_model_config_checks_what_bert_needs():
     assert ModelConfig(9, layer_norm_eps=1e-12, embedding_norm=True, type_vocab_size=2).type_vocab_size == 2
     for name, value in (("layer_norm_eps", 0.0), ("layer_norm_eps", -1e-5), ("type_vocab_size", -1)):
@@ -266,3 +260,13 @@ def test_model_config_checks_what_bert_needs():
             raise AssertionError(f"{name}={value!r} was accepted")
         except ValueError as error:
             assert name in str(error) and repr(value) in str(error), error
+
+
+# chapters/day11_deeper.md · The same settings, the same numbers
+def test_require_says_what_is_allowed():
+    require(True, "size", 3, "odd")
+    try:
+        require(4 % 2 == 1, "size", 4, "odd")
+        raise AssertionError("an even size was accepted")
+    except ValueError as error:
+        assert str(error) == "size must be odd, got 4"

@@ -22,7 +22,6 @@ def library_shares(make: Callable, steps: int) -> list[float]:
     return found
 
 
-# chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
 def test_schedules_equal_those_of_the_libraries() -> None:
     from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
@@ -44,7 +43,6 @@ def test_schedules_equal_those_of_the_libraries() -> None:
             assert np.allclose(ours, theirs, rtol=0, atol=1e-12), (total, warmup, ours, theirs)
 
 
-# chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
 def test_linear_schedule_by_hand_and_at_its_edges() -> None:
     expected = [0, 1 / 4, 2 / 4, 3 / 4, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0]
     assert np.allclose([linear_schedule(s, 10, 4) for s in range(12)], expected, rtol=0, atol=1e-12)

@@ -43,7 +43,6 @@ def test_vocabulary():
     assert [vocabulary.ids[token] for token in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
 
 
-# chapters/day04_encoder_and_data.md · The vocabulary
 def test_vocabulary_refuses():
     for arguments, words in (
         ({"min_frequency": 0}, "min_frequency must be at least 1, got 0"),
@@ -62,7 +61,6 @@ def small_tokenizer(max_length: int = 7) -> WordTokenizer:
     return WordTokenizer(Vocabulary.from_texts(["a bad film ; cls [ ]"]), max_length)
 
 
-# chapters/day04_encoder_and_data.md · The tokenizer
 def test_tokenizer():
     tokenizer = small_tokenizer()
     ids = tokenizer.vocabulary.ids
@@ -78,7 +76,6 @@ def test_tokenizer():
     assert exact == long, "a text that just fits must keep every word"
 
 
-# chapters/day04_encoder_and_data.md · The tokenizer
 def test_tokenizer_is_saved():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tokenizer.json")
@@ -103,7 +100,6 @@ def test_review_normalizer():
     assert normalizer.normalize_str("do n't") == "do n't"
 
 
-# chapters/day09_sprint.md · Pieces of words
 def test_pieces_of_words():
     texts = ["A fine film.", "not a fine plot<br />at all", "it didn't work, isn't it?"] * 3
     tokenizer = WordPieceTokenizer.train(texts, vocab_size=130, max_length=12)
@@ -120,7 +116,6 @@ def test_pieces_of_words():
     assert again.vocabulary.tokens == tokenizer.vocabulary.tokens
 
 
-# chapters/day09_sprint.md · Pieces of words
 def test_piece_trainer_needs_room_for_the_alphabet():
     assert piece_trainer(5 + len(ALPHABET)).vocab_size == 5 + len(ALPHABET) == 5 + 36 + 32 + 36
     try:
@@ -133,7 +128,6 @@ def test_piece_trainer_needs_room_for_the_alphabet():
     ]
 
 
-# chapters/day09_sprint.md · Pieces of words
 def test_load_tokenizer_knows_both_kinds():
     words = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "fine"]), 9)
     pieces = WordPieceTokenizer.train(["a fine film"], 120, 7)

@@ -30,6 +30,7 @@ FLOORS = (
     "experiment.settings",
     "experiment.folder",
     "experiment.checkpoint",
+    "experiment.job",
     "experiment.fit",
     "experiment.search",
     "experiment.report",

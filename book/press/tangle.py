@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from textwrap import wrap
 
 from book.press.floors import FLOORS, PACKAGE, ROOT, SUBPACKAGES, module_path, tests_path
 from book.press.read import Cell, Chapter, PressError, relative
@@ -299,14 +300,29 @@ def module_text(module: str, unit: Unit, book: Book) -> str:
         header(unit) + f'"""{about[-1]}"""',
         "\n".join(file_imports(unit, book, module_path(module))),
     ]
-    parts += [f"__all__ = {names!r}"] + [f"# {d.origin}\n{d.source}" for d in ordered(unit)]
+    parts += [exported(names), *with_origins(unit)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def exported(names: list[str]) -> str:
+    """`__all__`, several names a line: ruff would give each a line of its own."""
+    lines = wrap(" ".join(f'"{name}",' for name in names), 100)
+    return "\n".join(["__all__ = [", *(f"    {line}" for line in lines), "]  # fmt: skip"])
+
+
+def with_origins(unit: Unit) -> Iterator[str]:
+    """The definitions of a file in order; where another section of a chapter begins, a comment names it."""
+    last = ""
+    for definition in ordered(unit):
+        origin = f"# {definition.origin}\n" if definition.origin != last else ""
+        last = definition.origin
+        yield origin + definition.source
 
 
 def tests_text(module: str, unit: Unit, book: Book) -> str:
     parts = [header(unit) + f'"""The tests that the chapters run in their text, for `{PACKAGE}.{module}`."""']
     parts += ["\n".join(file_imports(unit, book, tests_path(module)))]
-    parts += [f"# {d.origin}\n{d.source}" for d in ordered(unit)]
+    parts += with_origins(unit)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

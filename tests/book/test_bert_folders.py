@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minitransformer.bert import config_from_bert, convert, from_pretrained, read_bert
+from minitransformer.bert import config_from_bert, from_pretrained, read_bert
+from minitransformer.experiment.recipe import convert
 from minitransformer.tokenizer import load_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

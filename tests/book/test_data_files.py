@@ -12,8 +12,10 @@ import pytest
 from datasets import ClassLabel, Features, Value
 from datasets import Dataset as Table
 
+from minitransformer.experiment.settings import RunConfig
+from minitransformer.experiment.settings import read_settings
 from minitransformer.cli import main
-from minitransformer.config import DataConfig, load_config
+from minitransformer.experiment.settings import DataConfig
 from minitransformer.data import (
     data_folder,
     load_examples,
@@ -23,7 +25,7 @@ from minitransformer.data import (
     read_examples,
     sst2_is_present,
 )
-from minitransformer.runs import checksum
+from minitransformer.experiment.folder import checksum
 
 CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: train.parquet}\n---\n"
 
@@ -293,7 +295,7 @@ def mine(folder: Path, data: str) -> Path:
 def test_a_run_on_files_of_ones_own(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     config = mine(tmp_path, "{train: mine.csv, validation: other.parquet, test: last.jsonl}")
-    assert load_config(config).data == DataConfig(
+    assert read_settings(RunConfig, config).data == DataConfig(
         train="mine.csv", validation="other.parquet", test="last.jsonl"
     )
     assert main(["train", str(config)]) == 0, capsys.readouterr().err

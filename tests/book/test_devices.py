@@ -9,31 +9,17 @@ import torch
 from torch import nn
 
 from book.press.floors import ROOT
+from minitransformer.experiment.settings import read_settings
 from minitransformer.cli import main
-from minitransformer.config import (
-    DataConfig,
-    PretrainConfig,
-    RunConfig,
-    TrainingConfig,
-    load_config,
-    load_pretrain_config,
-    load_recipe,
-    load_search,
-    variant_config,
-)
+from minitransformer.experiment.settings import DataConfig, PretrainConfig, RunConfig, TrainingConfig
+from minitransformer.experiment.recipe import load_recipe
+from minitransformer.experiment.search import load_search, variant_config
 from minitransformer.model import ModelConfig
-from minitransformer.pretrain import begin_pretraining, pretrain
-from minitransformer.runs import machine_state, read_run_record
-from minitransformer.train import (
-    autocast_on,
-    begin,
-    choose_autocast,
-    choose_device,
-    fit,
-    identity,
-    make_scaler,
-    train_step,
-)
+from minitransformer.experiment.fit import begin
+from minitransformer.experiment.folder import machine_state, read_run_record
+from minitransformer.train import autocast_on, choose_autocast, choose_device, make_scaler, train_step
+from minitransformer.experiment.fit import begin, fit
+from minitransformer.experiment.job import identity
 
 CPU = torch.device("cpu")
 SIZES = {"d_model": 8, "num_heads": 2, "d_ff": 12, "num_layers": 1, "max_length": 24}
@@ -88,7 +74,7 @@ def test_a_card_too_many_or_of_another_kind_is_refused():
 
 @pytest.mark.parametrize("name", ["mps", "xpu", "cuda:1", "cuda"])
 def test_a_config_may_name_a_device_of_another_machine(name):
-    assert load_config(ROOT / "configs/toy.yaml", [f"--training.device={name}"]).training.device == name
+    assert read_settings(RunConfig, ROOT / "configs/toy.yaml", [f"--training.device={name}"]).training.device == name
 
 
 @pytest.mark.parametrize("name", ["tpu", "gpu", "cuda:x", "Cuda", "cuda:-1"])
@@ -105,7 +91,7 @@ def test_other_words_for_a_number_format_are_refused(old):
     with pytest.raises(
         ValueError, match=r"training\.autocast must be one of 'auto', 'fp32', 'bf16', 'fp16', got"
     ):
-        load_config(ROOT / "configs/toy.yaml", [f"--training.autocast={old}"])
+        read_settings(RunConfig, ROOT / "configs/toy.yaml", [f"--training.autocast={old}"])
 
 
 @pytest.mark.parametrize(
@@ -227,7 +213,7 @@ def test_the_record_names_the_device():
         module.return_value.get_device_name.assert_called_with(torch.device("xpu", 1))
 
 
-@pytest.mark.parametrize("begin, kind", [(begin, RunConfig), (begin_pretraining, PretrainConfig)])
+@pytest.mark.parametrize("begin, kind", [(begin, RunConfig), (begin, PretrainConfig)])
 def test_adamw_is_fused_where_the_device_has_it(begin, kind):
     config = tiny(kind, learning_rate=0.01, weight_decay=0.3)
     state = begin(config, CPU)

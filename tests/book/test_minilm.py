@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitransformer.bert import convert, read_bert, to_bert, wordpiece
+from minitransformer.experiment.recipe import convert
+from minitransformer.bert import read_bert, to_bert, wordpiece
 from minitransformer.data import toy_reviews
 from minitransformer.encoder import TransformerEncoder
 from minitransformer.model import TransformerForSequenceClassification, load_initial

@@ -7,26 +7,17 @@ import pytest
 
 from book.press.floors import ROOT
 from book.sentence import SENTENCE
-from minitransformer.cli import SHIPPED, evaluate_run, main
-from minitransformer.config import (
-    PretrainConfig,
-    load_config,
-    load_pretrain_config,
-    load_search,
-    variant_config,
-)
+from minitransformer.experiment.settings import RunConfig
+from minitransformer.experiment.settings import read_settings
+from minitransformer.cli import SHIPPED, main
+from minitransformer.experiment.settings import PretrainConfig
+from minitransformer.experiment.search import load_search, variant_config
 from minitransformer.data import sst2_is_present
 from minitransformer.evaluate import mean_interval, wilson_interval
 from minitransformer.model import read_weights
-from minitransformer.recipe import best_run
-from minitransformer.report import last_validation
-from minitransformer.runs import (
-    read_answers,
-    read_evaluations,
-    read_predictions,
-    read_records,
-    read_run_record,
-)
+from minitransformer.experiment.recipe import best_run
+from minitransformer.experiment.folder import last_validation
+from minitransformer.experiment.folder import read_answers, read_evaluations, read_predictions, read_records, read_run_record
 
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
 SCRATCH = ROOT / "book/runs/sst2_scratch"
@@ -40,7 +31,7 @@ def test_there_are_runs():
 def settings_of_run(run):
     """The settings of a run on labelled texts, or of one that reads."""
     path = run / "config.yaml"
-    return load_pretrain_config(path) if "\ncorpus:" in path.read_text() else load_config(path)
+    return read_settings(PretrainConfig, path) if "\ncorpus:" in path.read_text() else read_settings(RunConfig, path)
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
@@ -86,7 +77,7 @@ def test_a_series_is_complete(name, least):
     assert {run.name for run in found} == expected
     for run in found:
         variant, seed = run.name.split("_seed")
-        recorded, planned = load_config(run / "config.yaml"), variant_config(plan, variant, int(seed))
+        recorded, planned = read_settings(RunConfig, run / "config.yaml"), variant_config(plan, variant, int(seed))
         size = recorded.model.vocab_size  # the plan names an upper bound
         assert replace(
             recorded, model=replace(recorded.model, vocab_size=planned.model.vocab_size)
@@ -165,12 +156,12 @@ def test_the_readme_says_what_the_shipped_model_is():
 
 def test_the_taught_runs_follow_their_plan():
     """Their settings are those of the config, and all start from the same weights, in a folder named like the reading."""
-    planned = load_config(ROOT / "configs/sst2_taught.yaml")
-    read = load_pretrain_config(ROOT / "book/runs/read_on/config.yaml")
-    assert read == as_recorded(load_pretrain_config(ROOT / "configs/read_on.yaml"), read)
+    planned = read_settings(RunConfig, ROOT / "configs/sst2_taught.yaml")
+    read = read_settings(PretrainConfig, ROOT / "book/runs/read_on/config.yaml")
+    assert read == as_recorded(read_settings(PretrainConfig, ROOT / "configs/read_on.yaml"), read)
     runs = [ROOT / "book/runs" / f"sst2_taught{suffix}" for suffix in ("", "_seed1", "_seed2")]
     for seed, run in enumerate(runs):
-        recorded = load_config(run / "config.yaml")
+        recorded = read_settings(RunConfig, run / "config.yaml")
         assert recorded == as_recorded(replace(planned, seed=seed), recorded)
         assert read_run_record(run)["initial"]["folder"] == "read_on"
     assert len({read_run_record(run)["initial"]["sha256"] for run in runs}) == 1

@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitransformer.attention import masked_softmax, scaled_dot_product_attention
-from minitransformer.config import DataConfig, PretrainConfig, RunConfig, TrainingConfig
+from minitransformer.experiment.settings import DataConfig, PretrainConfig, RunConfig, TrainingConfig
 from minitransformer.encoder import TransformerEncoder
 from minitransformer.model import ModelConfig, TransformerForMaskedLM
-from minitransformer.pretrain import MaskedLMObjective, MaskedLMTraining, begin_pretraining, mask_tokens
-from minitransformer.recipe import best_run
-from minitransformer.runs import write_json
+from minitransformer.pretrain import MaskedLMObjective, mask_tokens
+from minitransformer.experiment.job import Reading
+from minitransformer.experiment.fit import begin
+from minitransformer.experiment.recipe import best_run
+from minitransformer.experiment.folder import write_json
 from minitransformer.tokenizer import (
     SPECIAL_TOKENS,
     Vocabulary,
@@ -23,7 +25,9 @@ from minitransformer.tokenizer import (
     WordTokenizer,
     load_tokenizer,
 )
-from minitransformer.train import TrainingState, begin, origin
+from minitransformer.experiment.checkpoint import TrainingState
+from minitransformer.experiment.fit import begin
+from minitransformer.experiment.folder import origin
 
 SPECIAL = len(SPECIAL_TOKENS)
 MODEL = ModelConfig(40, d_model=12, num_heads=3, d_ff=20, num_layers=1, max_length=16, dropout=0.0)
@@ -53,7 +57,7 @@ def update_with(scaler: torch.amp.GradScaler, max_grad_norm: float) -> tuple[flo
     model = reader()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     state, settings = TrainingState(model, optimizer, scaler), TrainingConfig(max_grad_norm=max_grad_norm)
-    result = MaskedLMTraining(0.3, 0.5).update(state, reading_batch(), settings)
+    result = Reading(0.3, 0.5).update(state, reading_batch(), settings)
     return result.grad_norm, nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
@@ -70,7 +74,7 @@ def test_a_reading_clips_the_gradient_itself_and_not_the_scaled_one(max_grad_nor
 
 def test_a_reading_is_evaluated_without_dropout_and_goes_on_with_it():
     model, loader = reader(dropout=0.5).train(), [reading_batch(), reading_batch()]
-    objective = MaskedLMTraining(0.3)
+    objective = Reading(0.3)
     once, again = objective.evaluate(model, loader), objective.evaluate(model, loader)
     assert once == again
     assert model.training and all(part.training for part in model.modules())
@@ -114,7 +118,7 @@ def test_both_losses_of_a_reading_reach_the_weights_with_their_weight():
             model, torch.optim.SGD(model.parameters(), 1.0), torch.amp.GradScaler("cpu", enabled=False)
         )
         before = nn.utils.parameters_to_vector(model.parameters()).detach()
-        MaskedLMTraining(0.3, weight).update(state, reading_batch(), TrainingConfig(max_grad_norm=1e6))
+        Reading(0.3, weight).update(state, reading_batch(), TrainingConfig(max_grad_norm=1e6))
         moved = before - nn.utils.parameters_to_vector(model.parameters()).detach()
         assert moved.norm().item() == pytest.approx(by_hand.norm().item(), rel=1e-4)
         gradients.append(moved)
@@ -168,7 +172,7 @@ def test_the_optimizer_decays_weights_apart_from_the_gradient(kind):
     if kind == "run":
         state = begin(RunConfig("a", DataConfig("toy"), MODEL, training), CPU)
     else:
-        state = begin_pretraining(
+        state = begin(
             PretrainConfig("a", "toy", replace(MODEL, vocab_size=400), training, 10), CPU
         )
     assert type(state.optimizer) is torch.optim.AdamW

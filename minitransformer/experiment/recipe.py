@@ -1,0 +1,309 @@
+# Generated from chapters/workshop_reports.md; edit the chapter, not this file.
+"""The whole recipe, from raw text to the report."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+from safetensors.torch import save_file
+
+from minitransformer.bert import _casing, bert_folder, kept_pieces, read_bert, source_name, wordpiece
+from minitransformer.data import load_examples, load_imdb
+from minitransformer.experiment.checkpoint import same_run
+from minitransformer.experiment.fit import fit
+from minitransformer.experiment.folder import (
+    file_digest,
+    last_validation,
+    one_at_a_time,
+    read_answers,
+    read_evaluations,
+    read_run_record,
+    source_state,
+    write_atomically,
+    write_json,
+    writing,
+)
+from minitransformer.experiment.report import device_name, evaluate_split, render, results_table, write_report
+from minitransformer.experiment.search import summary
+from minitransformer.experiment.settings import (
+    Name,
+    PretrainConfig,
+    RunConfig,
+    Seeds,
+    read_settings,
+    save_settings,
+    settings,
+)
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification, require, save_shards
+from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+
+__all__ = [
+    "LARGEST_SHARD",
+    "SHIPPED_FILES",
+    "SUMMARY",
+    "RecipeConfig",
+    "best_run",
+    "convert",
+    "film_texts",
+    "load_recipe",
+    "make_encoder",
+    "reproduce",
+    "run_of_seed",
+    "ship",
+    "take_over",
+    "without_paths",
+    "write_summary",
+]  # fmt: skip
+
+# chapters/workshop_reports.md · The whole recipe, from raw text to the report.
+SHIPPED_FILES = (
+    "config.yaml",
+    "run.json",
+    "metrics.jsonl",
+    "predictions.jsonl",
+    "answers_validation.jsonl",
+    "answers_test.jsonl",
+    "tokenizer.json",
+    "config.json",
+    "notes.md",
+)
+
+LARGEST_SHARD = 16_000_000
+
+
+def without_paths(config: RunConfig) -> RunConfig:
+    """The config with the last part of every path in it, which tells what was there but not on which machine."""
+    paths = {name: getattr(config.data, name) for name in ("tokenizer", "train", "validation", "test")}
+    data = replace(config.data, **{name: path and Path(path).name for name, path in paths.items()})
+    return replace(config, initial=config.initial and Path(config.initial).name, data=data)
+
+
+def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> Path:
+    """Copy a finished run for others to use: its records, and its weights in half precision in files of limited size.
+
+    The folder gets its name when all is in it. Raises ValueError, in one sentence, if the run is not finished, or
+    the folder is not empty.
+    """
+    read_run_record(run)
+    model, folder = (TransformerForSequenceClassification.from_pretrained(run), Path(folder))
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: name a new folder")
+    parcel = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(parcel, ignore_errors=True)  # an interrupted call may have left it
+    try:
+        with writing(folder):
+            parcel.mkdir(parents=True)
+            for name in SHIPPED_FILES:
+                if Path(run, name).is_file():
+                    shutil.copyfile(Path(run, name), parcel / name)
+            if (saved := parcel / "config.yaml").is_file():
+                save_settings(without_paths(read_settings(RunConfig, saved)), saved)
+            halves = {name: value.half() for name, value in model.state_dict().items()}
+            save_shards(halves, parcel, largest)
+            if folder.exists():
+                folder.rmdir()
+            return parcel.rename(folder)
+    finally:
+        shutil.rmtree(parcel, ignore_errors=True)
+
+
+@settings()
+class RecipeConfig:
+    """A recipe from raw text to the report: an encoder that has read or was taken over, and runs that start from it.
+
+    Attributes:
+        train: the config file of the runs on labelled texts; it stands beside the recipe's own file, like `pretrain`.
+        seeds: which seeds the runs get.
+        pretrain: the config file of a reading.
+        convert: the folder or the name on the hub of a BERT, in place of a reading; with both, the BERT reads on.
+        vocab_size: how many of that BERT's entries are kept; None keeps all.
+    """
+
+    name: Name
+    train: str
+    seeds: Seeds
+    pretrain: str | None = None
+    convert: str | None = None
+    vocab_size: Annotated[int | None, Field(gt=len(SPECIAL_TOKENS))] = None
+
+    @model_validator(mode="after")
+    def _an_encoder_comes_from_somewhere(self) -> "RecipeConfig":
+        some = self.pretrain is not None or self.convert is not None
+        require(some, "pretrain", self.pretrain, "given if convert is not")
+        return self
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig:
+    """Read a recipe from a YAML file, and check the settings of all its stages before any work is done.
+
+    Raises:
+        ValueError: one sentence that names the file, the key, its value and what is allowed.
+    """
+    plan, here = read_settings(RecipeConfig, path, overrides), Path(path).parent
+    plan = replace(plan, train=str(here / plan.train))
+    read_settings(RunConfig, plan.train, ["--seed", str(plan.seeds[0])])
+    if plan.pretrain is not None:
+        plan = replace(plan, pretrain=str(here / plan.pretrain))
+        read_settings(PretrainConfig, str(plan.pretrain))
+    return plan
+
+
+@one_at_a_time
+def convert(
+    source: str | Path,
+    folder: str | Path,
+    vocab_size: int | None = None,
+    max_length: int = 128,
+    texts: Iterable[str] = (),
+) -> ModelConfig:
+    """Write the encoder and the tokenizer of a BERT into `folder`, for `initial` in the config of a run.
+
+    With a `vocab_size` only as many entries are kept, those that `texts` use most; and only the first `max_length`
+    positions. Returns the config of the model. A ValueError of one sentence refuses whatever is not a BERT's.
+    """
+    found, folder = bert_folder(source), Path(folder)
+    require(not (folder / "metrics.jsonl").exists(), "the folder", str(folder), "one that holds no run")
+    config, tokens, weights = read_bert(found)
+    casing, ids = _casing(found), {token: i for i, token in enumerate(tokens)}
+    kept = kept_pieces(tokens, texts, len(tokens) if vocab_size is None else vocab_size, **casing)
+    weights["embedding.weight"] = weights["embedding.weight"][[ids[token] for token in kept]]
+    length = min(max_length, config.max_length)
+    weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
+    config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
+    tokenizer = WordPieceTokenizer(wordpiece(kept, **casing), length)
+    origin: dict[str, Any] = {"source": source_name(source), **file_digest(found / "model.safetensors")}
+    origin["vocab_size"] = vocab_size
+    record = {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()}
+    write_json(folder / "config.json", asdict(config))
+    with writing(folder / "model.safetensors"):
+        save_file({f"encoder.{name}": value for name, value in weights.items()}, folder / "model.safetensors")
+    with writing(folder / "tokenizer.json"):
+        tokenizer.save(folder / "tokenizer.json")
+    write_json(folder / "run.json", record)
+    return config
+
+
+def film_texts() -> list[str]:
+    """The texts that decide which entries of a vocabulary are kept: training phrases of SST-2 and reviews of IMDB."""
+    return load_examples("sst2", "train").texts + load_imdb("train").texts
+
+
+def take_over(plan: RecipeConfig, folder: Path) -> Path:
+    """The encoder and the tokenizer of the recipe's BERT, in `folder`; there already, they are kept."""
+    assert plan.convert is not None
+    asked = {"convert": source_name(plan.convert), "vocab_size": plan.vocab_size}
+    if (folder / "run.json").is_file():
+        found = read_run_record(folder)["origin"]
+        same_run(folder, {"convert": found["source"], "vocab_size": found["vocab_size"]}, asked)
+        return folder
+    texts = film_texts() if plan.vocab_size is not None else []
+    convert(plan.convert, folder, plan.vocab_size, texts=texts)
+    return folder
+
+
+def make_encoder(plan: RecipeConfig, folder: Path) -> Path:
+    """The first stage: an encoder that has read, one taken over from a BERT, or one that was taken over and read on."""
+    encoder = folder / "encoder"
+    if plan.pretrain is None:
+        return take_over(plan, encoder)
+    reading = read_settings(PretrainConfig, plan.pretrain)
+    if plan.convert is not None:
+        reading = replace(reading, initial=str(take_over(plan, folder / "bert")))
+    fit(reading, encoder, resume=True)
+    return encoder
+
+
+def run_of_seed(plan: RecipeConfig, folder: Path, seed: int) -> Path:
+    """The second stage, once for each seed: train from the encoder, validate, and write the report."""
+    run, changes = (folder / f"seed{seed}", ["--seed", str(seed), "--initial", str(folder / "encoder")])
+    fit(read_settings(RunConfig, plan.train, changes), run, resume=True)
+    if not read_answers(run, "validation"):
+        evaluate_split(run, "validation")
+    write_report(run)
+    return run
+
+
+def best_run(runs: Sequence[Path]) -> Path:
+    """The run with the highest validation accuracy; of equal ones the first."""
+    return max(runs, key=lambda run: last_validation(run).accuracy)
+
+
+SUMMARY = """\
+# {{ name }}
+
+Class *{{ kind }}*. Validation accuracy: {{ found.accuracy | percent }}\
+{% if found.half_width is not none %}
+ ± {{ found.half_width | percent }} % (mean of {{ runs | length }} seeds, 95 % interval).
+{% else %}
+ %.
+{% endif %}
+
+| run | validation (%) |
+| --- | --- |
+{% for run, accuracy in runs %}
+| {{ run }} | {{ accuracy | percent }} |
+{% endfor %}
+
+## The chosen run, {{ chosen }}
+
+{{ results }}
+
+## Cost
+
+| stage | seconds | tokens | tokens/s | machine |
+| --- | --- | --- | --- | --- |
+{% for stage, record, machine in stages %}
+| {{ stage }} | {{ "{:,.0f}".format(record.seconds) }} | {{ "{:,}".format(record.tokens) }} \
+| {{ "{:,}".format(record.tokens_per_second) }} | {{ machine }} |
+{% endfor %}
+"""
+
+
+def write_summary(folder: Path, runs: Sequence[Path], chosen: Path) -> Path:
+    """Write `summary.md`: validation accuracy of every seed, the chosen run on the test split, and what it cost."""
+    records: list[tuple[str, dict[str, Any]]] = [
+        (stage.name, read_run_record(stage)) for stage in (folder / "encoder", *runs)
+    ]
+    text = render(
+        SUMMARY,
+        name=folder.name,
+        kind=read_run_record(chosen)["class"],
+        found=summary(folder.name, runs),
+        runs=[(run.name, last_validation(run).accuracy) for run in runs],
+        chosen=chosen.name,
+        results=results_table(chosen).strip(),
+        # an encoder that was only taken over cost no time worth a line
+        stages=[(name, record, device_name(record)) for name, record in records if "seconds" in record],
+    )
+    path = folder / "summary.md"
+    write_atomically(path, text.encode())
+    return path
+
+
+@one_at_a_time
+def reproduce(plan: RecipeConfig, folder: str | Path) -> Path:
+    """Everything from the raw texts to the report, in `folder`; called again, it goes on where it stopped.
+
+    The run that is best on the validation split is read once on the test split, and shipped to `folder`/model.
+    Returns the summary.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    make_encoder(plan, folder)
+    runs = [run_of_seed(plan, folder, seed) for seed in plan.seeds]
+    chosen = best_run(runs)
+    others = [run.name for run in runs if run != chosen and "test" in read_evaluations(run)]
+    if others:
+        raise ValueError(
+            f"{folder}: the test split has been read with {others[0]}, and now {chosen.name} is best on validation; a "
+            "second reading would choose by the test: take a new folder"
+        )
+    if not read_answers(chosen, "test"):
+        evaluate_split(chosen, "test")
+        write_report(chosen)
+    if not (folder / "model" / "config.json").is_file():
+        ship(chosen, folder / "model")
+    return write_summary(folder, runs, chosen)

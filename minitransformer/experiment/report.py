@@ -1,0 +1,385 @@
+# Generated from chapters/workshop_reports.md; edit the chapter, not this file.
+"""The illustrated report of a run."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, StrictUndefined
+from torch import Tensor
+
+from minitransformer.data import load_examples, make_loader
+from minitransformer.evaluate import (
+    LABELS,
+    Metrics,
+    accuracy_by_group,
+    calibration_bins,
+    calibration_error,
+    confusion_matrix,
+    difference_interval,
+    predict,
+    score,
+    wilson_interval,
+)
+from minitransformer.experiment.folder import (
+    answer_records,
+    last_validation,
+    load_run,
+    read_answers,
+    read_evaluations,
+    read_records,
+    read_run_record,
+    record_evaluation,
+    write_atomically,
+    writing,
+)
+from minitransformer.experiment.job import flat
+from minitransformer.experiment.settings import RunConfig, read_settings
+from minitransformer.model import ModelConfig
+
+__all__ = [
+    "CLASSES", "REPORT", "RESULTS", "agreement", "architecture", "cost_line", "device_name",
+    "draw_architecture", "draw_calibration", "draw_curves", "drawing", "evaluate_split",
+    "measure_split", "percent", "render", "results_of", "results_table", "without_folders",
+    "write_report",
+]  # fmt: skip
+
+
+# chapters/workshop_reports.md · The illustrated report of a run.
+def measure_split(
+    folder: str | Path, split: str, record: bool = True
+) -> tuple[str, Metrics, list[dict[str, Any]]]:
+    """Where the examples of a split come from, how the model of a run folder does on them, and each answer.
+
+    With `record` a record that nothing can be added to is refused before the split is read.
+    """
+    config, model, tokenizer = load_run(folder)
+    if record:
+        read_evaluations(folder)
+    examples = load_examples(config.data.source(split), split)
+    logits, labels = predict(model, make_loader(examples, tokenizer, 256))
+    return (examples.source, score(logits, labels), answer_records(examples.texts, logits, labels))
+
+
+def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple[str, Metrics]:
+    """Where the examples of a split come from, and how the model of a run folder does on them.
+
+    With `record` the answers and the result are kept in the folder, and the reading of the split is counted.
+    """
+    source, metrics, answers = measure_split(folder, split, record)
+    if record:
+        record_evaluation(folder, split, answers, metrics)
+    return source, metrics
+
+
+@contextmanager
+def drawing(path: Path, width: float, height: float) -> Iterator[Any]:
+    """An empty figure to draw on, which is then written as SVG: equal content gives equal files, in whatever style.
+
+    Raises:
+        ValueError: if matplotlib is not installed.
+    """
+    try:  # here, because few commands draw
+        from matplotlib import rc_context, style
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError(
+            "a report needs matplotlib, which is not installed: pip install matplotlib"
+        ) from None
+
+    with style.context("default"), rc_context({"svg.hashsalt": "minitransformer"}):  # else ids are random
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        with writing(path):
+            figure.savefig(path, metadata={"Date": None})
+
+
+def draw_curves(folder: Path) -> Path:
+    """Training loss by step, and both accuracies by epoch, as `curves.svg`: equal runs give equal files."""
+    steps, epochs = read_records(folder, "step"), read_records(folder, "epoch")
+    path = folder / "curves.svg"
+    with drawing(path, 8, 3) as figure:
+        left, right = figure.subplots(1, 2)
+        left.plot([r["step"] for r in steps], [r["loss"] for r in steps], linewidth=0.8)
+        left.set(xlabel="step", ylabel="training loss")
+        for part in ("train", "validation"):
+            right.plot([r["epoch"] for r in epochs], [r[part]["accuracy"] for r in epochs], "o-", label=part)
+        right.set(xlabel="epoch", ylabel="accuracy", xticks=[r["epoch"] for r in epochs])
+        right.legend(frameon=False)
+    return path
+
+
+def architecture(config: ModelConfig) -> list[str]:
+    """The parts that a text passes, in order, with their sizes; the third names the layer whose two parts follow."""
+    norm = "norm → {} → add" if config.norm_first else "{} → add → norm"
+    width = config.d_model // config.num_heads
+    more = ", + token types" * (config.type_vocab_size > 0) + ", norm" * config.embedding_norm
+    return [
+        f"token embedding: {config.vocab_size:,} × {config.d_model}",
+        f"+ {config.positions} positions, up to {config.max_length}{more}",
+        f"{config.num_layers} × encoder layer, {'pre-norm' if config.norm_first else 'post-norm'}",
+        norm.format(f"self-attention: {config.num_heads} heads of width {width}"),
+        norm.format(
+            f"feed-forward: {config.d_model} → {config.d_ff} → {config.d_model}, {config.activation}"
+        ),
+        *(["norm"] if config.norm_first else []),
+        {"cls": "the vector of [CLS]", "mean": "the mean over all tokens"}[config.pooling],
+        f"linear layer: {config.d_model} → {config.num_labels}",
+    ]
+
+
+def draw_architecture(config: ModelConfig, path: Path) -> Path:
+    """The model from the text (below) to the label (above), with its sizes; a frame holds what each layer repeats."""
+    parts = architecture(config)
+    boxes = ["the text, as token ids", *parts[:2], *parts[3:], "negative or positive"]
+    with drawing(path, 6.4, 5) as figure:
+        axes = figure.subplots()
+        for y, part in enumerate(boxes):
+            color = "#fdf1d8" if y in (3, 4) else "#dbe7f3" if 0 < y < len(boxes) - 1 else "#ffffff"
+            box = {"boxstyle": "round,pad=0.4", "facecolor": color, "edgecolor": "#4477aa"}
+            axes.text(0.5, y, part, ha="center", va="center", fontsize=11, bbox=box)
+            if y:
+                arrow = {"arrowstyle": "->", "color": "#555555"}
+                axes.annotate("", (0.5, y - 0.3), (0.5, y - 0.7), arrowprops=arrow)
+        axes.plot(
+            [0.03, 0.97, 0.97, 0.03, 0.03], [2.5, 2.5, 4.5, 4.5, 2.5], "--", color="#b07d00", linewidth=1
+        )
+        axes.text(0.985, 3.5, f"× {config.num_layers}", fontsize=13, va="center")
+        axes.set(xlim=(0, 1.08), ylim=(-0.5, len(boxes) - 0.5))
+        axes.axis("off")
+    return path
+
+
+def _confidence(answers: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+    """How sure each answer was, and whether it was right."""
+    positive = torch.tensor([a["positive"] for a in answers])
+    return torch.maximum(positive, 1 - positive), torch.tensor([bool(a["correct"]) for a in answers])
+
+
+def draw_calibration(answers: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Accuracy against confidence: on the diagonal a model is as often right as it believes."""
+    bins = calibration_bins(*_confidence(answers))
+    sizes = [8 + 200 * b.n / len(answers) for b in bins]
+    with drawing(path, 4, 3.4) as figure:
+        axes = figure.subplots()
+        axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=0.8)
+        axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], sizes)
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(-0.02, 1.02))
+    return path
+
+
+REPORT = """\
+# {{ record.name }}, seed {{ record.seed }}
+
+Class *{{ record.class }}*. {{ classes[record.class] }}
+{% if record.initial %}
+It starts from `{{ record.initial.folder }}/{{ record.initial.file }}`.
+{% endif %}
+{% if notes %}
+{{ notes }}
+{% endif %}
+## Results
+
+{{ results }}
+{% if agreement %}
+{{ agreement }}
+{% endif %}
+## Architecture
+
+![The model from the text to the label]({{ architecture }})
+
+## Training
+
+![Training loss by step; accuracy by epoch]({{ curves }})
+
+{{ cost }}
+{% for split in splits %}
+## A closer look at the {{ split.name }} split
+
+| label \\\\ answer | {{ labels | join(" | ") }} |
+| --- | --- | --- |
+{% for row in split.confusion %}
+| **{{ labels[loop.index0] }}** | {{ row | join(" | ") }} |
+{% endfor %}
+
+| group | examples | accuracy (%) | 95 % interval |
+| --- | --- | --- | --- |
+{% for name, n, correct, interval in split.groups %}
+| {{ name }} | {{ n }} | {{ (correct / n) | percent }} | {{ interval | map("percent") | join(" to ") }} |
+{% endfor %}
+
+![Accuracy against confidence on the {{ split.name }} split]({{ split.picture }})
+
+Confidence and accuracy are {{ split.error | percent }} points apart on average (expected calibration error).
+{% endfor %}
+## Settings
+
+| setting | value |
+| --- | --- |
+{% for name, value in settings.items() %}
+| `{{ name }}` | `{{ value }}` |
+{% endfor %}
+
+## Origin
+
+~~~json
+{{ origin }}
+~~~
+"""
+
+RESULTS = """\
+| split | examples | accuracy (%) | 95 % interval | loss | readings |
+| --- | --- | --- | --- | --- | --- |
+{% for split, (m, readings) in results.items() %}
+| {{ split }} | {{ m.n }} | {{ m.accuracy | percent }} | {{ m.interval95 | map("percent") | join(" to ") }} \
+| {{ "%.3f" | format(m.loss) }} | {{ readings }} |
+{% endfor %}"""
+
+
+def percent(share: float) -> str:
+    """A share in per cent with one decimal."""
+    return f"{100 * share:.1f}"
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of Markdown, filled; a name that is missing is an error."""
+    pages = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    pages.filters["percent"] = percent
+    return pages.from_string(template).render(values)
+
+
+def results_of(folder: str | Path) -> dict[str, tuple[Metrics, object]]:
+    """Validation first: what was found on each split, and how often it was read (the run's own validation does not count)."""
+    found: dict[str, tuple[Metrics, object]] = {"validation": (last_validation(folder), "")}
+    for split, e in read_evaluations(folder).items():
+        found[split] = (Metrics(e["n"], e["accuracy"], e["loss"]), e["readings"])
+    return found
+
+
+def results_table(folder: str | Path) -> str:
+    """What was found on each split, as a table in Markdown."""
+    return render(RESULTS, results=results_of(folder))
+
+
+def agreement(folder: str | Path) -> str:
+    """Whether test and validation agree, in a sentence; empty if the test split was not read."""
+    results = results_of(folder)
+    if "test" not in results:
+        return ""
+    low, high = difference_interval(results["test"][0], results["validation"][0])
+    verdict = "no difference" if low <= 0 <= high else "a higher" if low > 0 else "a lower"
+    seen = f"{verdict} accuracy on test" if verdict != "no difference" else f"{verdict} beyond chance"
+    interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return f"Test less validation, in points, 95 % interval: {interval}, so these answers show {seen}."
+
+
+def device_name(record: dict[str, Any]) -> str:
+    """What a run ran on, by its record: the GPU's name, or the processor's."""
+    machine = record["machine"]
+    return machine["cpu"] if machine["device"] == "cpu" else machine["device"]
+
+
+def cost_line(folder: str | Path) -> str:
+    """What a run took: epochs, time, machine, speed."""
+    record, epochs = read_run_record(folder), len(read_records(folder, "epoch"))
+    threads = record["machine"]["threads"]
+    return (
+        f"{epochs} epoch{'s' * (epochs != 1)} in {record['seconds']:,.0f} s on {device_name(record)} "
+        f"({threads} thread{'s' * (threads != 1)}), {record['tokens_per_second']:,} tokens/s."
+    )
+
+
+CLASSES = {
+    "alone": "It was trained on the data set named here, and on nothing else.",
+    "read": "It was trained on the data set named here and on other texts, without weights from elsewhere.",
+    "taught": "It starts from weights that others trained on other texts.",
+}
+
+
+def without_folders(value: Any) -> Any:
+    """A value whose absolute paths, at any depth, are cut down to their last part."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(without_folders(item) for item in value)
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
+
+
+def _closer_look(folder: Path, split: str) -> dict[str, Any]:
+    """What the answers on a split show beyond their accuracy: confusion, groups, calibration."""
+    answers = read_answers(folder, split)
+    labels = torch.tensor([a["label"] for a in answers])
+    verdicts = torch.tensor([int(a["positive"] > 0.5) for a in answers])
+    groups = accuracy_by_group(answers).items()
+    return {
+        "name": split,
+        "confusion": confusion_matrix(verdicts, labels).tolist(),
+        "groups": [(name, n, correct, wilson_interval(correct, n)) for name, (n, correct) in groups],
+        "error": calibration_error(calibration_bins(*_confidence(answers))),
+        "picture": draw_calibration(answers, folder / f"calibration_{split}.svg").name,
+    }
+
+
+def _finished_record(folder: Path) -> dict[str, Any]:
+    """What `run.json` says, after a look at everything that a report needs.
+
+    Raises:
+        ValueError: one sentence, if the folder does not hold a finished training run, or a file of it is broken.
+    """
+    record, path = read_run_record(folder), folder / "run.json"
+    for key in ("name", "seed", "machine", "seconds", "tokens_per_second"):
+        if key not in record:
+            raise ValueError(f"{path} is not the record of a training run: it does not name its {key}")
+    if record["class"] not in CLASSES:
+        raise ValueError(f"{path}: the class must be one of {', '.join(CLASSES)}, got {record['class']!r}")
+    metrics = folder / "metrics.jsonl"
+    try:
+        epochs = read_records(folder, "epoch")
+    except FileNotFoundError:
+        raise ValueError(f"{folder} does not hold a finished run: there is no metrics.jsonl in it") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{metrics} is broken: every line must be a JSON object with a kind") from None
+    if not epochs:
+        raise ValueError(f"{metrics} does not hold the end of an epoch")
+    for split in read_evaluations(folder):
+        read_answers(folder, split)
+    return record
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write `report.md` and its figures into a run's folder; every number comes from the folder's own records.
+
+    What only people know, such as goal and challenges, stands in `notes.md`, if there is one.
+
+    Raises:
+        ValueError: if the folder does not hold a finished run.
+    """
+    folder = Path(folder)
+    record, notes = without_folders(_finished_record(folder)), folder / "notes.md"
+    config = read_settings(RunConfig, folder / "config.yaml")
+    origin = {key: record[key] for key in ("data", "initial", "machine", "code") if key in record}
+    splits = [split for split in ("validation", "test") if read_answers(folder, split)]
+    text = render(
+        REPORT,
+        record=record | {"initial": record.get("initial")},
+        classes=CLASSES,
+        notes=notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
+        results=results_table(folder).strip(),
+        agreement=agreement(folder),
+        architecture=draw_architecture(config.model, folder / "architecture.svg").name,
+        curves=draw_curves(folder).name,
+        cost=cost_line(folder),
+        splits=[_closer_look(folder, split) for split in splits],
+        labels=LABELS,
+        settings=flat(without_folders(asdict(config))),
+        origin=json.dumps(origin, indent=2),
+    )
+    path = folder / "report.md"
+    write_atomically(path, (text.strip() + "\n").encode())
+    return path
