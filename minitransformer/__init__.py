@@ -8,6 +8,7 @@ _MODULES = [
     "linear",
     "attention",
     "layers",
+    "files",
     "tokenizer",
     "encoder",
     "data",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from minitransformer.data import *
     from minitransformer.encoder import *
     from minitransformer.evaluate import *
+    from minitransformer.files import *
     from minitransformer.layers import *
     from minitransformer.linear import *
     from minitransformer.model import *

@@ -20,16 +20,19 @@ from minitransformer.layers import (
 
 __all__ = ["POSITIONS", "TokenEmbeddings", "TransformerEncoder", "check_ids", "make_positions"]
 
-# chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
-POSITIONS = {"learned": LearnedPositionalEncoding, "sinusoidal": SinusoidalPositionalEncoding}
+# chapters/day04_encoder_and_data.md · Embeddings and positions in one sum
+POSITIONS = {
+    "learned": LearnedPositionalEncoding,
+    "sinusoidal": SinusoidalPositionalEncoding,
+}
 
 
-# chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
+# chapters/day04_encoder_and_data.md · Embeddings and positions in one sum
 def make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module, float]:
-    """The module that adds positions, and the factor for the embeddings that goes with it.
+    """The module that adds positions, and the factor for the embeddings beside it.
 
-    Sinusoids have entries up to 1, so the paper multiplies embeddings by √d_model (section 3.4);
-    learned positions are as small as embeddings are once `initialize` has filled them, and need no factor.
+    The paper multiplies embeddings by √d_model beside sinusoids (section 3.4);
+    learned positions start as small as embeddings, and need no factor.
     """
     if kind not in POSITIONS:
         raise ValueError(f"positions must be one of {sorted(POSITIONS)}, got {kind!r}")
@@ -60,7 +63,11 @@ def _look_up(name: str, ids: Tensor, table: nn.Embedding) -> Float[Tensor, "B T 
     try:
         return table(ids)
     except IndexError:
-        check_ids(ids, table.num_embeddings, "type_vocab_size" if name == "token_type_ids" else "vocab_size")
+        check_ids(
+            ids,
+            table.num_embeddings,
+            "type_vocab_size" if name == "token_type_ids" else "vocab_size",
+        )
         raise
 
 

@@ -14,29 +14,17 @@ from minitransformer.encoder import TokenEmbeddings, TransformerEncoder, check_i
 from minitransformer.layers import LayerNorm, SinusoidalPositionalEncoding
 
 
-# chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
-def test_make_positions():
-    module, scale = make_positions("sinusoidal", d_model=6, max_length=11)
-    assert math.isclose(scale, math.sqrt(6)) and isinstance(module, SinusoidalPositionalEncoding)
-    module, scale = make_positions("learned", d_model=6, max_length=11)
-    assert scale == 1 and [p.shape for p in module.parameters()] == [(11, 6)]
-    with pytest.raises(ValueError, match=r"one of \['learned', 'sinusoidal'\], got 'rotary'"):
-        make_positions("rotary", 6, 11)
-
-
-# chapters/day04_encoder_and_data.md · Ids that no table can look up
-def test_check_ids():
-    check_ids(torch.tensor([[0, 6], [3, 2]]), vocab_size=7)
-    for wrong in (7, -1):
-        with pytest.raises(ValueError, match=rf"0 … 6 for vocab_size=7, got {wrong}"):
-            check_ids(torch.tensor([[0, 6], [wrong, 2]]), vocab_size=7)
-
-
 # chapters/day04_encoder_and_data.md · The class
 def small_encoder(**changes: Any) -> TransformerEncoder:
     """V, C, H, d_ff, L and max_length all different, float64, no dropout, every parameter random."""
     torch.manual_seed(0)
-    settings = {"vocab_size": 31, "d_model": 12, "num_heads": 3, "d_ff": 20, "num_layers": 2}
+    settings = {
+        "vocab_size": 31,
+        "d_model": 12,
+        "num_heads": 3,
+        "d_ff": 20,
+        "num_layers": 2,
+    }
     encoder = TransformerEncoder(**(settings | {"max_length": 16, "dropout": 0.0} | changes)).double()
     for parameter in encoder.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -56,7 +44,11 @@ def test_padding_leaks_nothing():
     lengths = [7, 4, 1]
     input_ids, mask = padded(lengths)
     noise = torch.where(mask, input_ids, torch.randint(1, 31, mask.shape))
-    for changes in ({}, {"fused": False}, {"norm_first": False, "positions": "sinusoidal"}):
+    for changes in (
+        {},
+        {"fused": False},
+        {"norm_first": False, "positions": "sinusoidal"},
+    ):
         encoder = small_encoder(**changes)
         batch = encoder(input_ids)
         for row, length in enumerate(lengths):
@@ -113,16 +105,6 @@ def test_encoder_equals_torch():
 
 
 # chapters/day04_encoder_and_data.md · The class
-def test_first_layer_sees_embedding_plus_position():
-    input_ids, mask = padded([7, 4])
-    for positions, scale in (("learned", 1.0), ("sinusoidal", math.sqrt(12))):
-        encoder = small_encoder(positions=positions, num_layers=1)
-        x = scale * encoder.embedding.weight[input_ids] + encoder.positions.encoding[:7]
-        expected = encoder.norm(encoder.layers[0](x, mask))
-        torch.testing.assert_close(encoder(input_ids), expected, rtol=0, atol=1e-12)
-
-
-# chapters/day04_encoder_and_data.md · The class
 def test_order_matters_only_through_positions():
     input_ids, _ = padded([7, 7])
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
@@ -133,13 +115,21 @@ def test_order_matters_only_through_positions():
 
 
 # chapters/day04_encoder_and_data.md · The class
-def test_padding_row_gets_no_gradient():
-    input_ids, _ = padded([7, 4])
-    encoder = small_encoder()
-    encoder(input_ids).square().sum().backward()
-    gradient = encoder.embedding.weight.grad.abs().sum(1)
-    assert gradient[0] == 0, "row 0 is padding"
-    assert (gradient[input_ids[0]] > 0).all(), "every word of the longest sentence has a gradient"
+def test_make_positions():
+    module, scale = make_positions("sinusoidal", d_model=6, max_length=11)
+    assert math.isclose(scale, math.sqrt(6)) and isinstance(module, SinusoidalPositionalEncoding)
+    module, scale = make_positions("learned", d_model=6, max_length=11)
+    assert scale == 1 and [p.shape for p in module.parameters()] == [(11, 6)]
+    with pytest.raises(ValueError, match=r"one of \['learned', 'sinusoidal'\], got 'rotary'"):
+        make_positions("rotary", 6, 11)
+
+
+# chapters/day04_encoder_and_data.md · The class
+def test_check_ids():
+    check_ids(torch.tensor([[0, 6], [3, 2]]), vocab_size=7)
+    for wrong in (7, -1):
+        with pytest.raises(ValueError, match=rf"0 … 6 for vocab_size=7, got {wrong}"):
+            check_ids(torch.tensor([[0, 6], [wrong, 2]]), vocab_size=7)
 
 
 # chapters/day04_encoder_and_data.md · The class
@@ -150,6 +140,26 @@ def test_encoder_refuses():
         encoder(torch.tensor([[1, 31]]))
     with pytest.raises(ValueError, match="17 tokens, more than max_length=16"):
         encoder(torch.ones(2, 17, dtype=torch.long))
+
+
+# chapters/day04_encoder_and_data.md · The class
+def test_first_layer_sees_embedding_plus_position():
+    input_ids, mask = padded([7, 4])
+    for positions, scale in (("learned", 1.0), ("sinusoidal", math.sqrt(12))):
+        encoder = small_encoder(positions=positions, num_layers=1)
+        x = scale * encoder.embedding.weight[input_ids] + encoder.positions.encoding[:7]
+        expected = encoder.norm(encoder.layers[0](x, mask))
+        torch.testing.assert_close(encoder(input_ids), expected, rtol=0, atol=1e-12)
+
+
+# chapters/day04_encoder_and_data.md · The class
+def test_padding_row_gets_no_gradient():
+    input_ids, _ = padded([7, 4])
+    encoder = small_encoder()
+    encoder(input_ids).square().sum().backward()
+    gradient = encoder.embedding.weight.grad.abs().sum(1)
+    assert gradient[0] == 0, "row 0 is padding"
+    assert (gradient[input_ids[0]] > 0).all(), "every word of the longest sentence has a gradient"
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked

@@ -23,27 +23,73 @@ from minitransformer.tokenizer import (
 )
 
 
-# chapters/day04_encoder_and_data.md · Cutting text into tokens
+# chapters/day04_encoder_and_data.md · What the untrained model can already tell
 def test_basic_english():
-    assert basic_english("It's not a BAD film.") == ["it", "'", "s", "not", "a", "bad", "film", "."]
+    assert basic_english("It's not a BAD film.") == [
+        "it",
+        "'",
+        "s",
+        "not",
+        "a",
+        "bad",
+        "film",
+        ".",
+    ]
     assert basic_english("  ") == basic_english("") == []
-    for text in ("so-so...", "tabs\tand\nlines", "50% naïve; çà et là", "[CLS] <b>bold</b>"):
+    for text in (
+        "so-so...",
+        "tabs\tand\nlines",
+        "50% naïve; çà et là",
+        "[CLS] <b>bold</b>",
+    ):
         assert "".join(basic_english(text)) == re.sub(r"\s", "", text.lower()), "a character was lost"
 
 
-# chapters/day04_encoder_and_data.md · The vocabulary
+# chapters/day04_encoder_and_data.md · What the untrained model can already tell
 def test_vocabulary():
     texts = ["b a b", "c, a b"]
     assert Vocabulary.from_texts(texts).tokens == [*SPECIAL_TOKENS, "b", "a", ",", "c"]
     assert Vocabulary.from_texts(texts[::-1]).tokens == Vocabulary.from_texts(texts).tokens
-    assert Vocabulary.from_texts(texts, min_frequency=2).tokens == [*SPECIAL_TOKENS, "b", "a"]
+    assert Vocabulary.from_texts(texts, min_frequency=2).tokens == [
+        *SPECIAL_TOKENS,
+        "b",
+        "a",
+    ]
     assert Vocabulary.from_texts(texts, max_size=6).tokens == [*SPECIAL_TOKENS, "b"]
     vocabulary = Vocabulary.from_texts(texts)
     assert len(vocabulary) == 9 and all(vocabulary.ids[t] == i for i, t in enumerate(vocabulary.tokens))
     assert [vocabulary.ids[token] for token in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
 
 
-# chapters/day04_encoder_and_data.md · The vocabulary
+# chapters/day04_encoder_and_data.md · What the untrained model can already tell
+def small_tokenizer(max_length: int = 7) -> WordTokenizer:
+    return WordTokenizer(Vocabulary.from_texts(["a bad film ; cls [ ]"]), max_length)
+
+
+# chapters/day04_encoder_and_data.md · What the untrained model can already tell
+def test_tokenizer():
+    tokenizer = small_tokenizer()
+    ids = tokenizer.vocabulary.ids
+    assert tokenizer.encode("A bad FILM") == [2, ids["a"], ids["bad"], ids["film"], 3]
+    assert tokenizer.encode("a sequel") == [2, ids["a"], 1, 3]
+    assert tokenizer.tokenize("A bad FILM; a sequel") == [
+        "a",
+        "bad",
+        "film",
+        ";",
+        "a",
+        "sequel",
+    ]
+    assert tokenizer.encode("[CLS]") == [2, ids["["], ids["cls"], ids["]"], 3], "text must not make a [CLS]"
+    assert tokenizer.encode("") == [2, 3] and tokenizer.padding_id == 0
+    assert tokenizer.decode([2, ids["bad"], 1, ids["film"], 3, 0, 0]) == "bad [UNK] film"
+    long = tokenizer.encode("a bad film " * 10)
+    assert len(long) == 7 and long[-1] == 3 and tokenizer.decode(long) == "a bad film a bad"
+    exact = tokenizer.encode("a bad film a bad")
+    assert exact == long, "a text that just fits must keep every word"
+
+
+# chapters/day04_encoder_and_data.md · What the untrained model can already tell
 def test_vocabulary_refuses():
     for arguments, words in (
         ({"min_frequency": 0}, "min_frequency must be at least 1, got 0"),
@@ -57,28 +103,7 @@ def test_vocabulary_refuses():
         Vocabulary(["film", *SPECIAL_TOKENS])
 
 
-# chapters/day04_encoder_and_data.md · The tokenizer
-def small_tokenizer(max_length: int = 7) -> WordTokenizer:
-    return WordTokenizer(Vocabulary.from_texts(["a bad film ; cls [ ]"]), max_length)
-
-
-# chapters/day04_encoder_and_data.md · The tokenizer
-def test_tokenizer():
-    tokenizer = small_tokenizer()
-    ids = tokenizer.vocabulary.ids
-    assert tokenizer.encode("A bad FILM") == [2, ids["a"], ids["bad"], ids["film"], 3]
-    assert tokenizer.encode("a sequel") == [2, ids["a"], 1, 3]
-    assert tokenizer.tokenize("A bad FILM; a sequel") == ["a", "bad", "film", ";", "a", "sequel"]
-    assert tokenizer.encode("[CLS]") == [2, ids["["], ids["cls"], ids["]"], 3], "text must not make a [CLS]"
-    assert tokenizer.encode("") == [2, 3] and tokenizer.padding_id == 0
-    assert tokenizer.decode([2, ids["bad"], 1, ids["film"], 3, 0, 0]) == "bad [UNK] film"
-    long = tokenizer.encode("a bad film " * 10)
-    assert len(long) == 7 and long[-1] == 3 and tokenizer.decode(long) == "a bad film a bad"
-    exact = tokenizer.encode("a bad film a bad")
-    assert exact == long, "a text that just fits must keep every word"
-
-
-# chapters/day04_encoder_and_data.md · The tokenizer
+# chapters/day04_encoder_and_data.md · What the untrained model can already tell
 def test_tokenizer_is_saved():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tokenizer.json")
