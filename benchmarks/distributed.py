@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from minitransformer.data import load_examples, make_loader
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.experiment.folder import machine_state
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

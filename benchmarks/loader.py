@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitransformer.experiment.settings import RunConfig
-from minitransformer.experiment.settings import read_settings
 from minitransformer.data import EpochSampler, collate, load_examples, sst2_is_present
-from minitransformer.model import TransformerForSequenceClassification
 from minitransformer.experiment.folder import machine_state
+from minitransformer.experiment.settings import RunConfig, read_settings
+from minitransformer.model import TransformerForSequenceClassification
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "sst2_scratch.yaml"

@@ -13,11 +13,10 @@ from statistics import median, quantiles
 import torch
 
 from benchmarks.speed import take_turns
-from minitransformer.experiment.settings import read_settings
 from minitransformer.cli import SHIPPED
-from minitransformer.experiment.settings import RunConfig
-from minitransformer.experiment.folder import machine_state
 from minitransformer.experiment.fit import begin
+from minitransformer.experiment.folder import machine_state
+from minitransformer.experiment.settings import RunConfig, read_settings
 from minitransformer.train import choose_device, train_step
 
 CONFIGS = {

@@ -28,10 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed import seconds_of
-from minitransformer.experiment.fit import fit
 from minitransformer.attention import fused_attention, scaled_dot_product_attention
-from minitransformer.layers import TransformerEncoderLayer
 from minitransformer.experiment.folder import machine_state
+from minitransformer.layers import TransformerEncoderLayer
 from minitransformer.train import choose_device
 
 ATTENTION = {"attention, explicit": scaled_dot_product_attention, "attention, fused": fused_attention}

@@ -37,8 +37,8 @@ from torch._dynamo.exc import TorchDynamoException
 from minitransformer.attention import padding_mask
 from minitransformer.bert import config_to_bert, to_bert
 from minitransformer.encoder import TransformerEncoder
-from minitransformer.model import ModelConfig
 from minitransformer.experiment.folder import machine_state
+from minitransformer.model import ModelConfig
 from minitransformer.train import autocast_on, choose_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -8,6 +8,7 @@ _MODULES = [
     "linear",
     "attention",
     "layers",
+    "files",
     "tokenizer",
     "encoder",
     "data",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from minitransformer.experiment.report import *
     from minitransformer.experiment.search import *
     from minitransformer.experiment.settings import *
+    from minitransformer.files import *
     from minitransformer.layers import *
     from minitransformer.linear import *
     from minitransformer.model import *

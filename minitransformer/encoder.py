@@ -22,15 +22,15 @@ __all__ = [
     "POSITIONS", "TokenEmbeddings", "TransformerEncoder", "check_ids", "make_positions",
 ]  # fmt: skip
 
-# chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
+# chapters/day04_encoder_and_data.md · Embeddings and positions in one sum
 POSITIONS = {"learned": LearnedPositionalEncoding, "sinusoidal": SinusoidalPositionalEncoding}
 
 
 def make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module, float]:
-    """The module that adds positions, and the factor for the embeddings that goes with it.
+    """The module that adds positions, and the factor for the embeddings beside it.
 
-    Sinusoids have entries up to 1, so the paper multiplies embeddings by √d_model (section 3.4);
-    learned positions are as small as embeddings are once `initialize` has filled them, and need no factor.
+    The paper multiplies embeddings by √d_model beside sinusoids (section 3.4);
+    learned positions start as small as embeddings, and need no factor.
     """
     if kind not in POSITIONS:
         raise ValueError(f"positions must be one of {sorted(POSITIONS)}, got {kind!r}")

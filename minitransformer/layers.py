@@ -112,7 +112,7 @@ def apply_rotary(x: Float[Tensor, "*B T D"], base: float = 10_000.0) -> Float[Te
     if D % 2:
         raise ValueError(f"the head width must be even (columns are rotated in pairs), got {D}")
     angle = position_angles(T, D, base)
-    cos, sin = (angle.cos().to(x), angle.sin().to(x))  # to(x): its number format and its device
+    cos, sin = angle.cos().to(x), angle.sin().to(x)  # to(x): its number format and its device
     first, second = x[..., 0::2], x[..., 1::2]  # [..., T, D/2]
     return torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(-2)
 

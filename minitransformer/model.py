@@ -69,9 +69,9 @@ class ModelConfig:
 
 # chapters/day04_encoder_and_data.md · How the weights start
 def initialize(module: nn.Module) -> None:
-    """BERT's initialisation: weights normal with standard deviation 0.02, biases and the padding row zero.
+    """BERT's start: weights normal, deviation 0.02; biases and the padding row zero.
 
-    Meant for `model.apply(initialize)`; other modules keep what their constructor gave them.
+    Meant for `model.apply(initialize)`; other modules keep what they have.
     """
     if isinstance(module, Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
@@ -116,14 +116,14 @@ _Model = TypeVar("_Model", bound="PreTrained")
 
 
 class PreTrained(nn.Module):
-    """A model that is built from a `config`, and can be saved to a folder and loaded from it."""
+    """A model that is built from a `config`, saved to a folder and loaded from it."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` into `folder`, which is made if it is missing."""
+        """Write `config.json` and `model.safetensors` into `folder` (made here)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(self.config), indent=2)
@@ -132,10 +132,10 @@ class PreTrained(nn.Module):
 
     @classmethod
     def from_pretrained(cls: type[_Model], folder: str | Path) -> _Model:
-        """Build the model that `save_pretrained` left in `folder`, in evaluation mode (no dropout).
+        """The model that `save_pretrained` left in `folder`, in evaluation mode.
 
         Raises:
-            ValueError: one sentence, if a file is missing or broken or the weights do not fit the config.
+            ValueError: one sentence, if a file is missing, broken or does not fit.
         """
         model = cls(read_model_config(Path(folder, "config.json")))
         load_weights(model, Path(folder, "model.safetensors"))

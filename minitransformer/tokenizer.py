@@ -19,7 +19,7 @@ __all__ = [
 
 # chapters/day04_encoder_and_data.md · Cutting text into tokens
 def basic_english(text: str) -> list[str]:
-    """Lower-case words and single punctuation marks in order; only white space is dropped."""
+    """Lower-case words and single punctuation marks; only white space is dropped."""
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
@@ -28,34 +28,34 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Vocabulary:
-    """A list of tokens; a token's place in the list is its id. The special tokens come first."""
+    """A list of tokens, special ones first; a token's place in it is its id."""
 
     def __init__(self, tokens: Iterable[str]):
-        self.tokens = list(tokens)
+        self.tokens = tokens = list(tokens)
         self.ids = {token: i for i, token in enumerate(self.tokens)}
         if tuple(self.tokens[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
-            raise ValueError(
-                f"a vocabulary must begin with {' '.join(SPECIAL_TOKENS)}, got {self.tokens[:5]}"
-            )
+            first = " ".join(SPECIAL_TOKENS)
+            raise ValueError(f"a vocabulary must begin with {first}, got {tokens[:5]}")
         if len(self.ids) < len(self.tokens):
             twice = Counter(self.tokens).most_common(1)[0][0]
-            raise ValueError(f"the tokens of a vocabulary must differ, but {twice!r} is there twice")
+            raise ValueError(f"tokens must differ, but {twice!r} is there twice")
 
     @classmethod
     def from_texts(
         cls, texts: Iterable[str], min_frequency: int = 1, max_size: int | None = None
     ) -> "Vocabulary":
-        """The tokens of the training texts by falling frequency, ties in the order of their characters.
+        """The training texts' tokens by falling frequency, ties by their characters.
 
         Args:
             texts: training texts only; validation and test texts have no say here.
             min_frequency: how often a token must occur to get an id.
-            max_size: at most so many entries, special tokens included; None for no limit.
+            max_size: at most so many entries, special ones too; None for no limit.
         """
         if min_frequency < 1:
             raise ValueError(f"min_frequency must be at least 1, got {min_frequency}")
-        if max_size is not None and max_size < len(SPECIAL_TOKENS):
-            raise ValueError(f"max_size must be at least {len(SPECIAL_TOKENS)}, got {max_size}")
+        least = len(SPECIAL_TOKENS)
+        if max_size is not None and max_size < least:
+            raise ValueError(f"max_size must be at least {least}, got {max_size}")
         counts = Counter(token for text in texts for token in basic_english(text))
         frequent = [token for token in counts if counts[token] >= min_frequency]
         frequent.sort(key=lambda token: (-counts[token], token))
@@ -78,11 +78,12 @@ def read_tokenizer(path: Path) -> tuple[Vocabulary, int]:
 
 
 class WordTokenizer:
-    """Text to ids and back, word by word: `[CLS] … [SEP]` around a text, `[UNK]` for unknown words."""
+    """Text to ids and back: `[CLS] … [SEP]` around it, `[UNK]` for unknown words."""
 
     def __init__(self, vocabulary: Vocabulary, max_length: int = 128):
         if max_length < 3:
-            raise ValueError(f"max_length must be at least 3 ([CLS], one token, [SEP]), got {max_length}")
+            least = "at least 3 ([CLS], one token, [SEP])"
+            raise ValueError(f"max_length must be {least}, got {max_length}")
         self.vocabulary, self.max_length = vocabulary, max_length
         self.padding_id = vocabulary.ids["[PAD]"]
 
@@ -91,13 +92,13 @@ class WordTokenizer:
         return basic_english(text)
 
     def encode(self, text: str) -> list[int]:
-        """At most `max_length` ids; a longer text loses its end, an empty one gives `[CLS] [SEP]`."""
+        """At most `max_length` ids: a longer text loses its end, not its `[SEP]`."""
         ids = self.vocabulary.ids
         words = [ids.get(token, ids["[UNK]"]) for token in self.tokenize(text)]
         return [ids["[CLS]"], *words[: self.max_length - 2], ids["[SEP]"]]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The tokens of `ids` with spaces between them, without `[PAD]`, `[CLS]` and `[SEP]`."""
+        """The tokens of `ids` and spaces, without `[PAD]`, `[CLS]` and `[SEP]`."""
         tokens = [self.vocabulary.tokens[i] for i in ids]
         return " ".join(token for token in tokens if token not in ("[PAD]", "[CLS]", "[SEP]"))
 
@@ -108,7 +109,7 @@ class WordTokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "WordTokenizer":
-        """The tokenizer in a file that `save` wrote; a missing or broken one is a ValueError."""
+        """The tokenizer that `save` wrote; a missing or broken file is a ValueError."""
         return cls(*read_tokenizer(Path(path)))
 
 

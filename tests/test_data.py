@@ -1,10 +1,9 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day08_data_schedule_monitoring.md, chapters/workshop_files.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.data`."""
 
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -21,102 +20,24 @@ from minitransformer.data import (
     Examples,
     TextClassificationDataset,
     collate,
-    data_folder,
     epoch_batches,
-    first_cause,
     load_examples,
     load_imdb,
-    load_rows,
     load_sst2,
     load_sst2_test,
     make_loader,
     one_of,
-    read_examples,
     sst2_is_present,
     toy_clauses,
     toy_reviews,
     toy_twins,
 )
+from minitransformer.files import data_folder
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 
-# chapters/day04_encoder_and_data.md · Loading: one type for every source
-def test_examples():
-    examples = Examples(["good", "bad", "odd"], [1, 0, 1], "three words")
-    assert len(examples) == 3
-    with pytest.raises(ValueError, match="three words: 3 texts, but 2 labels"):
-        Examples(["good", "bad", "odd"], [1, 0], "three words")
-
-
-def write_mirror(folder: Path) -> None:
-    """A mirror with two rows per split, in the layout of the hub."""
-    from datasets import Dataset as Table
-
-    layout = {
-        "stanfordnlp/sst2": (("train", "validation"), "sentence"),
-        "SetFit/sst2": (("test",), "text"),
-        "stanfordnlp/imdb": (("train", "test", "unsupervised"), "text"),
-    }
-    for name, (splits, column) in layout.items():
-        (folder / name).mkdir(parents=True)
-        for split in splits:
-            texts, labels = (
-                [f"{split} one", f"{split} two"],
-                [-1, -1] if split == "unsupervised" else [1, 0],
-            )
-            Table.from_dict({column: texts, "label": labels}).to_parquet(folder / name / f"{split}.parquet")
-
-
-def with_mirror(test: Callable[[Path], None]) -> None:
-    """Run `test` where MINITRANSFORMER_DATA names a small mirror."""
-    with tempfile.TemporaryDirectory() as name, patch.dict(os.environ, {"MINITRANSFORMER_DATA": name}):
-        write_mirror(Path(name))
-        test(Path(name))
-
-
-def test_loading_from_a_mirror():
-    def check(folder: Path) -> None:
-        assert data_folder() == folder and sst2_is_present()
-        assert load_rows("IMDB", "stanfordnlp/imdb", "test", "text") == load_imdb("test")
-        for examples, split in (
-            (load_sst2("train"), "train"),
-            (load_sst2("validation"), "validation"),
-            (load_sst2_test(), "test"),
-        ):
-            assert examples == Examples(
-                [f"{split} one", f"{split} two"], [1, 0], f"SST-2 {split} (local mirror)"
-            )
-        assert load_imdb("unsupervised").labels == [-1, -1]
-        table = folder / "mine.csv"
-        table.write_text('sentence,label\n"fine, warm",positive\ndull,0\n', encoding="utf-8")
-        assert read_examples(table) == Examples(["fine, warm", "dull"], [1, 0], "mine.csv")
-        table.write_text("text,label\nfine,1\ndull,-1\n", encoding="utf-8")
-        with pytest.raises(ValueError, match=r"mine.csv cannot be read: line 3: label must be .* got '-1'"):
-            read_examples(table)
-
-    with_mirror(check)
-
-
-def test_loading_refuses():
-    def check(folder: Path) -> None:
-        broken = folder / "stanfordnlp/sst2/train.parquet"
-        broken.write_bytes(broken.read_bytes()[:200])
-        with pytest.raises(ValueError, match=rf"SST-2 train cannot be loaded \(local mirror {folder}"):
-            load_sst2("train")
-        with pytest.raises(ValueError, match=r"IMDB test cannot be loaded.*'label' and 'sentence'"):
-            load_rows("IMDB", "stanfordnlp/imdb", "test", "sentence")  # it has no such column
-        with pytest.raises(ValueError, match="split must be one of train, validation, got 'test'"):
-            load_sst2("test")
-
-    with_mirror(check)
-    nowhere = patch.dict(os.environ, {"MINITRANSFORMER_DATA": "/no/such/folder"})
-    with nowhere, pytest.raises(ValueError, match="there is no folder '/no/such/folder'"):
-        data_folder()
-    assert one_of("train", "train", "test") == "train"
-    assert first_cause(ValueError("  two\n lines ")) == "two lines"
-
-
+# chapters/workshop_files.md · Is it there?
 def test_presence_is_a_matter_of_folders():
     with tempfile.TemporaryDirectory() as name:
         with patch.dict(os.environ, {"MINITRANSFORMER_DATA": "", "HF_DATASETS_CACHE": name}):
@@ -138,6 +59,29 @@ def test_bag_of_words_is_blind():
         balance[tuple(sorted(positive.split()))] += 1
         balance[tuple(sorted(negative.split()))] -= 1
     assert set(balance.values()) == {0}, "some bag of words tells the label"
+
+
+def test_examples():
+    examples = Examples(["good", "bad", "odd"], [1, 0, 1], "three words")
+    assert len(examples) == 3
+    with pytest.raises(ValueError, match="three words: 3 texts, but 2 labels"):
+        Examples(["good", "bad", "odd"], [1, 0], "three words")
+
+
+def test_loaders_ask_for_their_data_set():
+    def table(title: str, name: str, split: str, column: str) -> tuple[list, list, str]:
+        return [f"{name} {column}"], [1], f"{title} {split}"
+
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(f"{load_sst2.__module__}.load_table", table)
+        assert load_sst2("train") == Examples(["stanfordnlp/sst2 sentence"], [1], "SST-2 train")
+        assert load_examples("sst2", "validation").source == "SST-2 validation"
+        assert load_examples("sst2", "test") == load_sst2_test()
+        assert load_sst2_test() == Examples(["SetFit/sst2 text"], [1], "SST-2 test")
+        assert load_imdb("test") == Examples(["stanfordnlp/imdb text"], [1], "IMDB test")
+    with pytest.raises(ValueError, match="split must be one of train, validation, got 'test'"):
+        load_sst2("test")
+    assert one_of("train", "train", "test") == "train"
 
 
 def test_toy_clauses():
@@ -169,50 +113,15 @@ def test_load_examples():
     texts = [set(examples.texts) for examples in splits.values()]
     assert len(set.union(*texts)) == sum(map(len, texts)), "the splits share a review"
     assert all(sum(examples.labels) * 2 == len(examples) for examples in splits.values())
-    with_mirror(lambda folder: check_sst2_splits())
     with pytest.raises(ValueError, match="must be 'sst2', 'toy' or a file .*, got 'imdb'"):
         load_examples("imdb", "train")
     with pytest.raises(ValueError, match="one of train, validation, test, got 'dev'"):
         load_examples("toy", "dev")
 
 
-def check_sst2_splits() -> None:
-    for split in ("train", "validation", "test"):
-        assert load_examples("sst2", split).texts == [f"{split} one", f"{split} two"]
-
-
-# chapters/day04_encoder_and_data.md · Dataset: one item at a time
-def three_examples() -> tuple[Examples, WordTokenizer]:
-    examples = Examples(["a bad film", "fine", "not bad at all ."], [0, 1, 1], "three texts")
-    return examples, WordTokenizer(Vocabulary.from_texts(examples.texts), max_length=6)
-
-
-def test_dataset():
-    examples, tokenizer = three_examples()
-    dataset = TextClassificationDataset(examples, tokenizer)
-    assert len(dataset) == 3
-    for i in range(3):
-        assert dataset[i] == (tokenizer.encode(examples.texts[i]), examples.labels[i])
-    assert len(dataset[2][0]) == 6, "five tokens and two special ones must be cut to max_length"
-
-
-# chapters/day04_encoder_and_data.md · Collate: a list of items becomes a batch
-def test_collate():
-    items = [([5, 6], 1), ([7], 0), ([8, 0, 9, 4], -1)]
-    batch = collate(items, padding_id=3)
-    assert batch["input_ids"].tolist() == [[5, 6, 3, 3], [7, 3, 3, 3], [8, 0, 9, 4]]
-    assert batch["attention_mask"].tolist() == [[True] * 2 + [False] * 2, [True] + [False] * 3, [True] * 4]
-    assert batch["labels"].tolist() == [1, 0, -1]
-    kinds = {name: tensor.dtype for name, tensor in batch.items()}
-    assert kinds == {"input_ids": torch.int64, "attention_mask": torch.bool, "labels": torch.int64}
-    assert collate(items[1:2])["input_ids"].tolist() == [[7]], "a batch is as long as its own longest"
-    with pytest.raises(ValueError, match="at least one item"):
-        collate([])
-
-
 # chapters/day04_encoder_and_data.md · The loader
 def orders(loader: DataLoader, epochs: int) -> list[list[int]]:
-    """The second id of every sequence, in the order of each epoch: our texts below start with different words."""
+    """The first words' ids in the order of each epoch; our texts' first words differ."""
     return [[row[1].item() for batch in loader for row in batch["input_ids"]] for _ in range(epochs)]
 
 
@@ -234,20 +143,6 @@ def test_loader_can_be_repeated() -> None:
     assert torch.equal(torch.get_rng_state(), state), "the loader must leave the global generator alone"
 
 
-# chapters/day04_encoder_and_data.md · The loader
-def test_loader_yields_every_example_once():
-    examples, tokenizer = three_examples()
-    batches = list(make_loader(examples, tokenizer, batch_size=2))
-    assert [batch["input_ids"].shape for batch in batches] == [(2, 5), (1, 6)]
-    assert torch.cat([batch["labels"] for batch in batches]).tolist() == examples.labels
-    for batch in batches:
-        for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
-            assert row[mask].tolist() in [tokenizer.encode(text) for text in examples.texts]
-            assert (row[~mask] == tokenizer.padding_id).all(), "padding must be the tokenizer's [PAD]"
-    with pytest.raises(ValueError, match="no texts at all holds no examples"):
-        make_loader(Examples([], [], "no texts at all"), tokenizer)
-
-
 # chapters/day04_encoder_and_data.md · The smoke test
 def test_smoke():
     train = load_examples("toy", "train")
@@ -265,6 +160,47 @@ def test_smoke():
             assert parameter.grad.abs().max() < 1e-6, "softmax must not see the bias of the keys"
         else:
             assert parameter.grad.abs().max() > 1e-6, f"{name} gets no gradient"
+
+
+# chapters/day04_encoder_and_data.md · What the untrained model can already tell
+def three_examples() -> tuple[Examples, WordTokenizer]:
+    examples = Examples(["a bad film", "fine", "not bad at all ."], [0, 1, 1], "three texts")
+    return examples, WordTokenizer(Vocabulary.from_texts(examples.texts), max_length=6)
+
+
+def test_dataset():
+    examples, tokenizer = three_examples()
+    dataset = TextClassificationDataset(examples, tokenizer)
+    assert len(dataset) == 3
+    for i in range(3):
+        assert dataset[i] == (tokenizer.encode(examples.texts[i]), examples.labels[i])
+    assert len(dataset[2][0]) == 6, "five tokens and two special ones must be cut to max_length"
+
+
+def test_collate():
+    items = [([5, 6], 1), ([7], 0), ([8, 0, 9, 4], -1)]
+    batch = collate(items, padding_id=3)
+    assert batch["input_ids"].tolist() == [[5, 6, 3, 3], [7, 3, 3, 3], [8, 0, 9, 4]]
+    assert batch["attention_mask"].tolist() == [[True] * 2 + [False] * 2, [True] + [False] * 3, [True] * 4]
+    assert batch["labels"].tolist() == [1, 0, -1]
+    kinds = {name: tensor.dtype for name, tensor in batch.items()}
+    assert kinds == {"input_ids": torch.int64, "attention_mask": torch.bool, "labels": torch.int64}
+    assert collate(items[1:2])["input_ids"].tolist() == [[7]], "a batch is as long as its own longest"
+    with pytest.raises(ValueError, match="at least one item"):
+        collate([])
+
+
+def test_loader_yields_every_example_once():
+    examples, tokenizer = three_examples()
+    batches = list(make_loader(examples, tokenizer, batch_size=2))
+    assert [batch["input_ids"].shape for batch in batches] == [(2, 5), (1, 6)]
+    assert torch.cat([batch["labels"] for batch in batches]).tolist() == examples.labels
+    for batch in batches:
+        for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+            assert row[mask].tolist() in [tokenizer.encode(text) for text in examples.texts]
+            assert (row[~mask] == tokenizer.padding_id).all(), "padding must be the tokenizer's [PAD]"
+    with pytest.raises(ValueError, match="no texts at all holds no examples"):
+        make_loader(Examples([], [], "no texts at all"), tokenizer)
 
 
 # chapters/day08_data_schedule_monitoring.md · Similar lengths together

@@ -14,24 +14,6 @@ from minitransformer.encoder import TokenEmbeddings, TransformerEncoder, check_i
 from minitransformer.layers import LayerNorm, SinusoidalPositionalEncoding
 
 
-# chapters/day04_encoder_and_data.md · Embeddings and positions on one scale
-def test_make_positions():
-    module, scale = make_positions("sinusoidal", d_model=6, max_length=11)
-    assert math.isclose(scale, math.sqrt(6)) and isinstance(module, SinusoidalPositionalEncoding)
-    module, scale = make_positions("learned", d_model=6, max_length=11)
-    assert scale == 1 and [p.shape for p in module.parameters()] == [(11, 6)]
-    with pytest.raises(ValueError, match=r"one of \['learned', 'sinusoidal'\], got 'rotary'"):
-        make_positions("rotary", 6, 11)
-
-
-# chapters/day04_encoder_and_data.md · Ids that no table can look up
-def test_check_ids():
-    check_ids(torch.tensor([[0, 6], [3, 2]]), vocab_size=7)
-    for wrong in (7, -1):
-        with pytest.raises(ValueError, match=rf"0 … 6 for vocab_size=7, got {wrong}"):
-            check_ids(torch.tensor([[0, 6], [wrong, 2]]), vocab_size=7)
-
-
 # chapters/day04_encoder_and_data.md · The class
 def small_encoder(**changes: Any) -> TransformerEncoder:
     """V, C, H, d_ff, L and max_length all different, float64, no dropout, every parameter random."""
@@ -107,15 +89,6 @@ def test_encoder_equals_torch():
             torch.testing.assert_close(ours[name], parameter.grad, rtol=0, atol=1e-9, msg=name)
 
 
-def test_first_layer_sees_embedding_plus_position():
-    input_ids, mask = padded([7, 4])
-    for positions, scale in (("learned", 1.0), ("sinusoidal", math.sqrt(12))):
-        encoder = small_encoder(positions=positions, num_layers=1)
-        x = scale * encoder.embedding.weight[input_ids] + encoder.positions.encoding[:7]
-        expected = encoder.norm(encoder.layers[0](x, mask))
-        torch.testing.assert_close(encoder(input_ids), expected, rtol=0, atol=1e-12)
-
-
 def test_order_matters_only_through_positions():
     input_ids, _ = padded([7, 7])
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
@@ -125,13 +98,20 @@ def test_order_matters_only_through_positions():
     torch.testing.assert_close(encoder(input_ids[:, order]), encoder(input_ids)[:, order], rtol=0, atol=1e-12)
 
 
-def test_padding_row_gets_no_gradient():
-    input_ids, _ = padded([7, 4])
-    encoder = small_encoder()
-    encoder(input_ids).square().sum().backward()
-    gradient = encoder.embedding.weight.grad.abs().sum(1)
-    assert gradient[0] == 0, "row 0 is padding"
-    assert (gradient[input_ids[0]] > 0).all(), "every word of the longest sentence has a gradient"
+def test_make_positions():
+    module, scale = make_positions("sinusoidal", d_model=6, max_length=11)
+    assert math.isclose(scale, math.sqrt(6)) and isinstance(module, SinusoidalPositionalEncoding)
+    module, scale = make_positions("learned", d_model=6, max_length=11)
+    assert scale == 1 and [p.shape for p in module.parameters()] == [(11, 6)]
+    with pytest.raises(ValueError, match=r"one of \['learned', 'sinusoidal'\], got 'rotary'"):
+        make_positions("rotary", 6, 11)
+
+
+def test_check_ids():
+    check_ids(torch.tensor([[0, 6], [3, 2]]), vocab_size=7)
+    for wrong in (7, -1):
+        with pytest.raises(ValueError, match=rf"0 … 6 for vocab_size=7, got {wrong}"):
+            check_ids(torch.tensor([[0, 6], [wrong, 2]]), vocab_size=7)
 
 
 def test_encoder_refuses():
@@ -141,6 +121,24 @@ def test_encoder_refuses():
         encoder(torch.tensor([[1, 31]]))
     with pytest.raises(ValueError, match="17 tokens, more than max_length=16"):
         encoder(torch.ones(2, 17, dtype=torch.long))
+
+
+def test_first_layer_sees_embedding_plus_position():
+    input_ids, mask = padded([7, 4])
+    for positions, scale in (("learned", 1.0), ("sinusoidal", math.sqrt(12))):
+        encoder = small_encoder(positions=positions, num_layers=1)
+        x = scale * encoder.embedding.weight[input_ids] + encoder.positions.encoding[:7]
+        expected = encoder.norm(encoder.layers[0](x, mask))
+        torch.testing.assert_close(encoder(input_ids), expected, rtol=0, atol=1e-12)
+
+
+def test_padding_row_gets_no_gradient():
+    input_ids, _ = padded([7, 4])
+    encoder = small_encoder()
+    encoder(input_ids).square().sum().backward()
+    gradient = encoder.embedding.weight.grad.abs().sum(1)
+    assert gradient[0] == 0, "row 0 is padding"
+    assert (gradient[input_ids[0]] > 0).all(), "every word of the longest sentence has a gradient"
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked

@@ -106,10 +106,7 @@ def test_positions_refuse():
 def test_learned_and_sinusoidal_positions():
     B, T, C = 3, 5, 8
     x = torch.randn(B, T, C, generator=torch.Generator().manual_seed(1))
-    learned, fixed = (
-        LearnedPositionalEncoding(C, max_length=9),
-        SinusoidalPositionalEncoding(C, max_length=9),
-    )
+    learned, fixed = LearnedPositionalEncoding(C, max_length=9), SinusoidalPositionalEncoding(C, max_length=9)
     assert [p.shape for p in learned.parameters()] == [(9, C)] and not list(fixed.parameters())
     torch.testing.assert_close(learned(x) - x, learned.encoding[:T].expand(B, T, C))
     assert not torch.allclose(learned(x), fixed(x), atol=0.1), "the two encodings are different vectors"

@@ -33,41 +33,6 @@ from minitransformer.model import (
 )
 
 
-# chapters/day04_encoder_and_data.md · One object for thirteen settings
-def test_model_config():
-    wrong = {
-        "vocab_size": (0, "at least 1"), "d_model": (0, "at least 1"), "num_heads": (5, "a divisor of d_model=12"),
-        "d_ff": (-1, "at least 1"), "num_layers": (0, "at least 1"), "max_length": (0, "at least 1"),
-        "dropout": (1.0, r"in \[0, 1\)"), "activation": ("tanh", r"\['gelu', 'relu'\]"),
-        "positions": ("none", r"\['learned', 'sinusoidal'\]"), "padding_id": (31, "0 … 30"),
-        "num_labels": (1, "at least 2"),
-    }  # fmt: skip
-    right = {"vocab_size": 31, "d_model": 12, "num_heads": 3}
-    assert ModelConfig(**right) == replace(ModelConfig(**right, d_ff=20), d_ff=512)
-    for name, (value, words) in wrong.items():
-        with pytest.raises(ValueError, match=f"{name} must be .*{words}.*, got {value!r}"):
-            ModelConfig(**(right | {name: value}))
-    with pytest.raises(ValueError, match="d_model must be even for sinusoidal positions, got 9"):
-        ModelConfig(vocab_size=31, d_model=9, num_heads=3, positions="sinusoidal")
-    for name in ("norm_first", "fused", "num_heads"):
-        with pytest.raises((ValueError, TypeError), match=name):  # TypeError where types are checked
-            ModelConfig(**(right | {name: 1.5}))
-
-
-# chapters/day04_encoder_and_data.md · How the weights start
-def test_initialize():
-    torch.manual_seed(0)
-    linear, embedding, norm = (Linear(300, 200), nn.Embedding(400, 100, padding_idx=3), LayerNorm(7))
-    nn.Sequential(linear, embedding, norm).apply(initialize)
-    assert linear.bias.abs().max() == 0
-    assert embedding.weight[3].abs().max() == 0, "the padding row must be zero"
-    assert embedding.weight.requires_grad, "the table must stay trainable"
-    for weight in (linear.weight, embedding.weight):  # 0.02 up to four standard errors
-        assert abs(weight.std().item() - 0.02) < 4 * 0.02 / math.sqrt(2 * weight.numel()) + 1e-4
-        assert abs(weight.mean().item()) < 4 * 0.02 / math.sqrt(weight.numel())
-    assert (norm.weight == 1).all(), "other modules keep their start"
-
-
 # chapters/day04_encoder_and_data.md · The model
 def small_model(**changes: Any) -> TransformerForSequenceClassification:
     """All sizes different, three labels, float64, evaluation mode, every parameter random."""
@@ -93,13 +58,6 @@ def test_logits_come_from_the_first_token():
     )
 
 
-def test_model_starts_undecided():
-    torch.manual_seed(0)
-    model = TransformerForSequenceClassification(ModelConfig(vocab_size=31, num_labels=3)).eval()
-    assert model.classifier.bias.abs().max() == 0 and model.encoder.embedding.weight[0].abs().max() == 0
-    assert model(torch.randint(1, 31, (5, 7))).softmax(-1).sub(1 / 3).abs().max() < 0.2
-
-
 def test_save_and_load():
     model = small_model().float()
     input_ids = torch.tensor([[2, 5, 6, 7, 3]])
@@ -109,6 +67,48 @@ def test_save_and_load():
     assert loaded.config == model.config and not loaded.training
     assert isinstance(loaded, PreTrained)
     assert torch.equal(loaded(input_ids), model(input_ids))
+
+
+def test_model_config():
+    wrong = {
+        "vocab_size": (0, "at least 1"), "d_model": (0, "at least 1"), "num_heads": (5, "a divisor of d_model=12"),
+        "d_ff": (-1, "at least 1"), "num_layers": (0, "at least 1"), "max_length": (0, "at least 1"),
+        "dropout": (1.0, r"in \[0, 1\)"), "activation": ("tanh", r"\['gelu', 'relu'\]"),
+        "positions": ("none", r"\['learned', 'sinusoidal'\]"), "padding_id": (31, "0 … 30"),
+        "num_labels": (1, "at least 2"),
+    }  # fmt: skip
+    right = {"vocab_size": 31, "d_model": 12, "num_heads": 3}
+    assert ModelConfig(**right) == replace(ModelConfig(**right, d_ff=20), d_ff=512)
+    for name, (value, words) in wrong.items():
+        with pytest.raises(ValueError, match=f"{name} must be .*{words}.*, got {value!r}"):
+            ModelConfig(**(right | {name: value}))
+    with pytest.raises(ValueError, match="d_model must be even for sinusoidal positions, got 9"):
+        ModelConfig(vocab_size=31, d_model=9, num_heads=3, positions="sinusoidal")
+    for name in ("norm_first", "fused", "num_heads"):
+        with pytest.raises(
+            (ValueError, TypeError), match=name
+        ):  # pytest's own checks of types raise the other
+            ModelConfig(**(right | {name: 1.5}))
+
+
+def test_initialize():
+    torch.manual_seed(0)
+    linear, embedding, norm = (Linear(300, 200), nn.Embedding(400, 100, padding_idx=3), LayerNorm(7))
+    nn.Sequential(linear, embedding, norm).apply(initialize)
+    assert linear.bias.abs().max() == 0
+    assert embedding.weight[3].abs().max() == 0, "the padding row must be zero"
+    assert embedding.weight.requires_grad, "the table must stay trainable"
+    for weight in (linear.weight, embedding.weight):  # 0.02 up to four standard errors
+        assert abs(weight.std().item() - 0.02) < 4 * 0.02 / math.sqrt(2 * weight.numel()) + 1e-4
+        assert abs(weight.mean().item()) < 4 * 0.02 / math.sqrt(weight.numel())
+    assert (norm.weight == 1).all(), "other modules keep their start"
+
+
+def test_model_starts_undecided():
+    torch.manual_seed(0)
+    model = TransformerForSequenceClassification(ModelConfig(vocab_size=31, num_labels=3)).eval()
+    assert model.classifier.bias.abs().max() == 0 and model.encoder.embedding.weight[0].abs().max() == 0
+    assert model(torch.randint(1, 31, (5, 7))).softmax(-1).sub(1 / 3).abs().max() < 0.2
 
 
 def test_loading_refuses_broken_folders():

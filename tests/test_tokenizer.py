@@ -23,7 +23,7 @@ from minitransformer.tokenizer import (
 )
 
 
-# chapters/day04_encoder_and_data.md · Cutting text into tokens
+# chapters/day04_encoder_and_data.md · What the untrained model can already tell
 def test_basic_english():
     assert basic_english("It's not a BAD film.") == ["it", "'", "s", "not", "a", "bad", "film", "."]
     assert basic_english("  ") == basic_english("") == []
@@ -31,7 +31,6 @@ def test_basic_english():
         assert "".join(basic_english(text)) == re.sub(r"\s", "", text.lower()), "a character was lost"
 
 
-# chapters/day04_encoder_and_data.md · The vocabulary
 def test_vocabulary():
     texts = ["b a b", "c, a b"]
     assert Vocabulary.from_texts(texts).tokens == [*SPECIAL_TOKENS, "b", "a", ",", "c"]
@@ -43,20 +42,6 @@ def test_vocabulary():
     assert [vocabulary.ids[token] for token in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
 
 
-def test_vocabulary_refuses():
-    for arguments, words in (
-        ({"min_frequency": 0}, "min_frequency must be at least 1, got 0"),
-        ({"max_size": 4}, "max_size must be at least 5, got 4"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            Vocabulary.from_texts(["a"], **arguments)
-    with pytest.raises(ValueError, match="'film' is there twice"):
-        Vocabulary([*SPECIAL_TOKENS, "film", "a", "film"])
-    with pytest.raises(ValueError, match="must begin with"):
-        Vocabulary(["film", *SPECIAL_TOKENS])
-
-
-# chapters/day04_encoder_and_data.md · The tokenizer
 def small_tokenizer(max_length: int = 7) -> WordTokenizer:
     return WordTokenizer(Vocabulary.from_texts(["a bad film ; cls [ ]"]), max_length)
 
@@ -74,6 +59,19 @@ def test_tokenizer():
     assert len(long) == 7 and long[-1] == 3 and tokenizer.decode(long) == "a bad film a bad"
     exact = tokenizer.encode("a bad film a bad")
     assert exact == long, "a text that just fits must keep every word"
+
+
+def test_vocabulary_refuses():
+    for arguments, words in (
+        ({"min_frequency": 0}, "min_frequency must be at least 1, got 0"),
+        ({"max_size": 4}, "max_size must be at least 5, got 4"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Vocabulary.from_texts(["a"], **arguments)
+    with pytest.raises(ValueError, match="'film' is there twice"):
+        Vocabulary([*SPECIAL_TOKENS, "film", "a", "film"])
+    with pytest.raises(ValueError, match="must begin with"):
+        Vocabulary(["film", *SPECIAL_TOKENS])
 
 
 def test_tokenizer_is_saved():

@@ -296,10 +296,7 @@ def module_text(module: str, unit: Unit, book: Book) -> str:
             f"{relative(first.path)}: the front matter lacks the key 'minitransformer: about: {module}' (one sentence)"
         )
     names = sorted(d.name for d in unit.definitions.values() if d.public)
-    parts = [
-        header(unit) + f'"""{about[-1]}"""',
-        "\n".join(file_imports(unit, book, module_path(module))),
-    ]
+    parts = [header(unit) + f'"""{about[-1]}"""', "\n".join(file_imports(unit, book, module_path(module)))]
     parts += [exported(names), *with_origins(unit)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

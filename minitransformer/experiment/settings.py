@@ -286,11 +286,11 @@ def one_sentence(error: Exception, kind: type = RunConfig) -> str:
 
 def _keys(kind: Any, prefix: str = "") -> list[str]:
     """Every key that a file of settings may hold, written as on the command line: seed, data.name, …"""
-    deep = [
-        _keys(i.type, f"{prefix}{i.name}.") if is_dataclass(i.type) else [prefix + i.name]
-        for i in fields(kind)
-    ]
-    return sum(deep, [])
+    keys: list[str] = []
+    for item in fields(kind):
+        deep = is_dataclass(item.type)
+        keys += _keys(item.type, f"{prefix}{item.name}.") if deep else [prefix + item.name]
+    return keys
 
 
 def save_settings(config: Any, path: str | Path) -> None:

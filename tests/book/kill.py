@@ -16,9 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from minitransformer.experiment.settings import RunConfig
-from minitransformer.experiment.settings import read_settings
 from minitransformer.experiment.fit import fit
+from minitransformer.experiment.settings import RunConfig, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -40,7 +39,9 @@ def start(folder: Path, autocast: str) -> int:
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         options = [f"--{name}={value}" for name, value in SETTINGS.items()]
-        config = read_settings(RunConfig, ROOT / "configs/toy.yaml", [*options, f"--training.autocast={autocast}"])
+        config = read_settings(
+            RunConfig, ROOT / "configs/toy.yaml", [*options, f"--training.autocast={autocast}"]
+        )
         fit(config, folder, resume=True)
         os._exit(0)
     finally:

@@ -12,20 +12,11 @@ import pytest
 from datasets import ClassLabel, Features, Value
 from datasets import Dataset as Table
 
-from minitransformer.experiment.settings import RunConfig
-from minitransformer.experiment.settings import read_settings
 from minitransformer.cli import main
-from minitransformer.experiment.settings import DataConfig
-from minitransformer.data import (
-    data_folder,
-    load_examples,
-    load_imdb,
-    load_sst2,
-    load_sst2_test,
-    read_examples,
-    sst2_is_present,
-)
+from minitransformer.data import load_examples, load_imdb, load_sst2, load_sst2_test, sst2_is_present
 from minitransformer.experiment.folder import checksum
+from minitransformer.experiment.settings import DataConfig, RunConfig, read_settings
+from minitransformer.files import data_folder, read_table
 
 CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: train.parquet}\n---\n"
 
@@ -138,7 +129,7 @@ def test_a_wrong_row_is_named(mirror, name):
     lines = [json.dumps({"text": "good", "label": "1"}), json.dumps({"text": text, "label": label})]
     (mirror / "mine.jsonl").write_text("\n\n".join(lines))
     with pytest.raises(ValueError, match=r"mine\.jsonl cannot be read: line 3: (label|text) must be") as e:
-        read_examples(mirror / "mine.jsonl")
+        read_table(mirror / "mine.jsonl")
     one_line(e)
 
 
@@ -170,15 +161,15 @@ GOOD = {
 def test_files_are_read(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(GOOD[name])
-    examples = read_examples(path)
-    assert (examples.texts, examples.labels, examples.source) == (["fine film", "dull film"], [1, 0], name)
+    assert read_table(path) == (["fine film", "dull film"], [1, 0])
+    assert load_examples(str(path), "validation").source == f"{name} (validation)"
 
 
 def test_texts_stay_as_they_are(tmp_path):
     path, texts = tmp_path / "mine.csv", ["NA", "null", "007", "a\nb", 'say "x", y', " fine ", "a\u2028b"]
     rows = ['"{}",1'.format(text.replace('"', '""')) for text in texts]
     path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
-    assert read_examples(path).texts == texts
+    assert read_table(path)[0] == texts
 
 
 BAD = {
@@ -213,7 +204,7 @@ def test_files_are_refused(tmp_path, name):
     content, words = BAD[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=words) as error:
-        read_examples(tmp_path / name)
+        read_table(tmp_path / name)
     assert name in one_line(error)
 
 
@@ -221,11 +212,11 @@ def test_a_column_twice_in_parquet_and_files_that_are_none(tmp_path):
     columns = [pa.array(["a"]), pa.array(["b"]), pa.array([1])]
     pq.write_table(pa.Table.from_arrays(columns, ["text", "text", "label"]), tmp_path / "twice.parquet")
     with pytest.raises(ValueError, match="the column 'text' stands twice"):
-        read_examples(tmp_path / "twice.parquet")
+        read_table(tmp_path / "twice.parquet")
     (tmp_path / "folder.csv").mkdir()
     for name in ("folder.csv", "nowhere.csv"):
         with pytest.raises(ValueError, match=rf"{name} cannot be read: there is no such file"):
-            read_examples(tmp_path / name)
+            read_table(tmp_path / name)
 
 
 def test_training_needs_both_labels(tmp_path):

@@ -9,17 +9,21 @@ import torch
 from torch import nn
 
 from book.press.floors import ROOT
-from minitransformer.experiment.settings import read_settings
 from minitransformer.cli import main
-from minitransformer.experiment.settings import DataConfig, PretrainConfig, RunConfig, TrainingConfig
+from minitransformer.experiment.fit import begin, fit
+from minitransformer.experiment.folder import machine_state, read_run_record
+from minitransformer.experiment.job import identity
 from minitransformer.experiment.recipe import load_recipe
 from minitransformer.experiment.search import load_search, variant_config
+from minitransformer.experiment.settings import (
+    DataConfig,
+    PretrainConfig,
+    RunConfig,
+    TrainingConfig,
+    read_settings,
+)
 from minitransformer.model import ModelConfig
-from minitransformer.experiment.fit import begin
-from minitransformer.experiment.folder import machine_state, read_run_record
 from minitransformer.train import autocast_on, choose_autocast, choose_device, make_scaler, train_step
-from minitransformer.experiment.fit import begin, fit
-from minitransformer.experiment.job import identity
 
 CPU = torch.device("cpu")
 SIZES = {"d_model": 8, "num_heads": 2, "d_ff": 12, "num_layers": 1, "max_length": 24}
@@ -74,7 +78,10 @@ def test_a_card_too_many_or_of_another_kind_is_refused():
 
 @pytest.mark.parametrize("name", ["mps", "xpu", "cuda:1", "cuda"])
 def test_a_config_may_name_a_device_of_another_machine(name):
-    assert read_settings(RunConfig, ROOT / "configs/toy.yaml", [f"--training.device={name}"]).training.device == name
+    assert (
+        read_settings(RunConfig, ROOT / "configs/toy.yaml", [f"--training.device={name}"]).training.device
+        == name
+    )
 
 
 @pytest.mark.parametrize("name", ["tpu", "gpu", "cuda:x", "Cuda", "cuda:-1"])

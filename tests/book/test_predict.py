@@ -73,10 +73,7 @@ TEXTS = {
     "old Macs": (b"a film\rb film\r", ["a film", "b film"]),
     "no end": (b"a film\nb film", ["a film", "b film"]),
     "blank lines at the end": (b"a film\n\n \r\n\n", ["a film"]),
-    "separators inside": (
-        "a\u2028b\x0cc\x85d\x1ce\u0085f\n".encode(),
-        ["a\u2028b\x0cc\x85d\x1ce\x85f"],
-    ),
+    "separators inside": ("a\u2028b\x0cc\x85d\x1ce\u0085f\n".encode(), ["a\u2028b\x0cc\x85d\x1ce\x85f"]),
     "tabs and spaces around": (b"\ta film \n", ["\ta film "]),
     "from right to left": ("סרט a good film\n".encode(), ["סרט a good film"]),
     "combining characters": ("a cafe\u0301 film is good\n".encode(), ["a cafe\u0301 film is good"]),

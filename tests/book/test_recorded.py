@@ -7,17 +7,21 @@ import pytest
 
 from book.press.floors import ROOT
 from book.sentence import SENTENCE
-from minitransformer.experiment.settings import RunConfig
-from minitransformer.experiment.settings import read_settings
 from minitransformer.cli import SHIPPED, main
-from minitransformer.experiment.settings import PretrainConfig
-from minitransformer.experiment.search import load_search, variant_config
 from minitransformer.data import sst2_is_present
 from minitransformer.evaluate import mean_interval, wilson_interval
-from minitransformer.model import read_weights
+from minitransformer.experiment.folder import (
+    last_validation,
+    read_answers,
+    read_evaluations,
+    read_predictions,
+    read_records,
+    read_run_record,
+)
 from minitransformer.experiment.recipe import best_run
-from minitransformer.experiment.folder import last_validation
-from minitransformer.experiment.folder import read_answers, read_evaluations, read_predictions, read_records, read_run_record
+from minitransformer.experiment.search import load_search, variant_config
+from minitransformer.experiment.settings import PretrainConfig, RunConfig, read_settings
+from minitransformer.model import read_weights
 
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
 SCRATCH = ROOT / "book/runs/sst2_scratch"
@@ -31,7 +35,11 @@ def test_there_are_runs():
 def settings_of_run(run):
     """The settings of a run on labelled texts, or of one that reads."""
     path = run / "config.yaml"
-    return read_settings(PretrainConfig, path) if "\ncorpus:" in path.read_text() else read_settings(RunConfig, path)
+    return (
+        read_settings(PretrainConfig, path)
+        if "\ncorpus:" in path.read_text()
+        else read_settings(RunConfig, path)
+    )
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
@@ -77,7 +85,10 @@ def test_a_series_is_complete(name, least):
     assert {run.name for run in found} == expected
     for run in found:
         variant, seed = run.name.split("_seed")
-        recorded, planned = read_settings(RunConfig, run / "config.yaml"), variant_config(plan, variant, int(seed))
+        recorded, planned = (
+            read_settings(RunConfig, run / "config.yaml"),
+            variant_config(plan, variant, int(seed)),
+        )
         size = recorded.model.vocab_size  # the plan names an upper bound
         assert replace(
             recorded, model=replace(recorded.model, vocab_size=planned.model.vocab_size)

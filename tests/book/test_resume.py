@@ -12,8 +12,8 @@ import pytest
 
 from book.press.floors import ROOT
 from minitransformer.cli import main
-from minitransformer.experiment.folder import checkpoint_files
 from minitransformer.experiment.checkpoint import load_checkpoint, save_checkpoint
+from minitransformer.experiment.folder import checkpoint_files
 
 TOY = str(ROOT / "configs/toy.yaml")
 SHORT = ["--data.train_size", "400", "--training.epochs", "2", "--training.checkpoint_every", "4"]

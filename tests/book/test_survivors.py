@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitransformer.attention import masked_softmax, scaled_dot_product_attention
-from minitransformer.experiment.settings import DataConfig, PretrainConfig, RunConfig, TrainingConfig
 from minitransformer.encoder import TransformerEncoder
+from minitransformer.experiment.checkpoint import TrainingState
+from minitransformer.experiment.fit import begin
+from minitransformer.experiment.folder import origin, write_json
+from minitransformer.experiment.job import Reading
+from minitransformer.experiment.recipe import best_run
+from minitransformer.experiment.settings import DataConfig, PretrainConfig, RunConfig, TrainingConfig
 from minitransformer.model import ModelConfig, TransformerForMaskedLM
 from minitransformer.pretrain import MaskedLMObjective, mask_tokens
-from minitransformer.experiment.job import Reading
-from minitransformer.experiment.fit import begin
-from minitransformer.experiment.recipe import best_run
-from minitransformer.experiment.folder import write_json
 from minitransformer.tokenizer import (
     SPECIAL_TOKENS,
     Vocabulary,
@@ -25,9 +26,6 @@ from minitransformer.tokenizer import (
     WordTokenizer,
     load_tokenizer,
 )
-from minitransformer.experiment.checkpoint import TrainingState
-from minitransformer.experiment.fit import begin
-from minitransformer.experiment.folder import origin
 
 SPECIAL = len(SPECIAL_TOKENS)
 MODEL = ModelConfig(40, d_model=12, num_heads=3, d_ff=20, num_layers=1, max_length=16, dropout=0.0)
@@ -172,9 +170,7 @@ def test_the_optimizer_decays_weights_apart_from_the_gradient(kind):
     if kind == "run":
         state = begin(RunConfig("a", DataConfig("toy"), MODEL, training), CPU)
     else:
-        state = begin(
-            PretrainConfig("a", "toy", replace(MODEL, vocab_size=400), training, 10), CPU
-        )
+        state = begin(PretrainConfig("a", "toy", replace(MODEL, vocab_size=400), training, 10), CPU)
     assert type(state.optimizer) is torch.optim.AdamW
     assert shrunk(state) == pytest.approx(1 - 1e-2 * 0.3, abs=1e-6)
     assert sum(len(group["params"]) for group in state.optimizer.param_groups) == len(
