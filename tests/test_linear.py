@@ -129,6 +129,12 @@ def test_linear_starts_uniform_in_one_over_root_in_features():
     assert abs(layer.weight.mean().item()) < 0.003, "more than 7 standard errors away from 0"
     out = layer(torch.randn(500, 100, generator=torch.Generator().manual_seed(4))) - layer.bias
     assert math.isclose(out.var().item(), 1 / 3, rel_tol=0.1), "the factor 1/√I should keep the variance"
+    starts = []
+    for kind in (Linear, nn.Linear):
+        torch.manual_seed(0)
+        starts.append(kind(100, 200))
+    for mine, theirs in zip(*(start.parameters() for start in starts), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-5), "the same seed must give PyTorch's start"
 
 
 # chapters/day01_attention_derived.md · `Linear`: the module
