@@ -315,13 +315,14 @@ def test_weights_equal_pytorch_and_do_not_change_the_output() -> None:
     out, weights = ours(x, attention_mask=real, need_weights=True)
     _, expected = theirs(x, x, x, key_padding_mask=~real, average_attn_weights=False)
     torch.testing.assert_close(weights, expected, rtol=0, atol=1e-10)
-    for ours.fused in (True, False):
+    for fused in (True, False):
+        ours.fused = fused
         without, nothing = ours(x, attention_mask=real)
         assert nothing is None, "weights were not asked for"
         torch.testing.assert_close(without, out, rtol=0, atol=1e-10)
 
 
-# chapters/day02_multi_head_attention.md · Equal to BERT's
+# chapters/day02_multi_head_attention.md · Equal to PyTorch's
 def bert_twin(ours: MultiHeadAttention) -> tuple[nn.Module, nn.Module]:
     """BERT's attention and its last projection, with our weights."""
     from transformers import BertConfig
@@ -336,7 +337,7 @@ def bert_twin(ours: MultiHeadAttention) -> tuple[nn.Module, nn.Module]:
     return attention, output.dense
 
 
-# chapters/day02_multi_head_attention.md · Equal to BERT's
+# chapters/day02_multi_head_attention.md · Equal to PyTorch's
 def test_multi_head_attention_equals_bert_forward_and_backward() -> None:
     real = padding_mask(torch.tensor([5, 3]))
     added = torch.zeros(2, 1, 1, 5, dtype=torch.float64).masked_fill(~real[:, None, None], -torch.inf)
@@ -386,6 +387,17 @@ def test_permuted_tokens_give_permuted_outputs_of_the_class() -> None:
 
 
 # chapters/day02_multi_head_attention.md · What the class promises
+def test_dropout_acts_in_training_only() -> None:
+    x = noise(2, 5, 12)
+    for fused in (True, False):
+        ours = twins(fused=fused)[0]
+        plain, _ = ours(x)
+        ours.dropout = 0.5
+        assert torch.equal(ours(x)[0], plain), "in eval mode dropout must do nothing"
+        assert not torch.allclose(ours.train()(x)[0], plain), "in training dropout must act"
+
+
+# chapters/day02_multi_head_attention.md · What the class promises
 def test_multi_head_attention_refuses_wrong_arguments() -> None:
     assert "d_model=12 and num_heads=5" in refusal(MultiHeadAttention, 12, 5)
     assert "num_heads=0" in refusal(MultiHeadAttention, 12, 0)
@@ -396,17 +408,6 @@ def test_multi_head_attention_refuses_wrong_arguments() -> None:
     assert "key must have shape" in refusal(ours, x, noise(2, 7, 8))
     assert "same shape" in refusal(ours, x, noise(2, 7, 12), noise(2, 6, 12))
     assert "[B, S] = [2, 5]" in refusal(ours, x, attention_mask=torch.ones(2, 6, dtype=torch.bool))
-
-
-# chapters/day02_multi_head_attention.md · What the class promises
-def test_dropout_acts_in_training_only() -> None:
-    x = noise(2, 5, 12)
-    for fused in (True, False):
-        ours = twins(fused=fused)[0]
-        plain, _ = ours(x)
-        ours.dropout = 0.5
-        assert torch.equal(ours(x)[0], plain), "in eval mode dropout must do nothing"
-        assert not torch.allclose(ours.train()(x)[0], plain), "in training dropout must act"
 
 
 # chapters/day11_deeper.md · The function, without autograd
