@@ -25,7 +25,6 @@ _HOMES = {
     "check_width": "layers",
     "SinusoidalPositionalEncoding": "layers",
     "LearnedPositionalEncoding": "layers",
-    "apply_rotary": "layers",
     "ACTIVATIONS": "layers",
     "PositionwiseFeedForward": "layers",
     "layer_norm": "layers",

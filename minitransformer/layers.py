@@ -30,7 +30,6 @@ __all__ = [
     "PositionwiseFeedForward",
     "SinusoidalPositionalEncoding",
     "TransformerEncoderLayer",
-    "apply_rotary",
     "check_length",
     "check_width",
     "encoder_layer_gradients",
@@ -84,8 +83,6 @@ class SinusoidalPositionalEncoding(nn.Module):
     Shapes: x `[B, T, C]` to the same. Raises ValueError if T exceeds max_length or C is not d_model.
     """
 
-    encoding: Tensor
-
     def __init__(self, d_model: int, max_length: int = 512):
         super().__init__()
         self.register_buffer("encoding", sinusoidal_encoding(max_length, d_model), persistent=False)
@@ -93,7 +90,7 @@ class SinusoidalPositionalEncoding(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         check_length(x.size(1), self.encoding.size(0))
         check_width(x.size(2), self.encoding.size(1))
-        return x + self.encoding[: x.size(1)].to(x.dtype)
+        return x + self.encoding[: x.size(1)].to(x.dtype)  # 16 bits stay 16 bits
 
 
 # chapters/day03_encoder_layer.md · Learned positions
@@ -113,23 +110,6 @@ class LearnedPositionalEncoding(nn.Module):
         check_length(x.size(1), self.encoding.size(0))
         check_width(x.size(2), self.encoding.size(1))
         return x + self.encoding[: x.size(1)]
-
-
-# chapters/day03_encoder_layer.md · RoPE: rotate the queries and keys
-def apply_rotary(x: Float[Tensor, "*B T D"], base: float = 10_000.0) -> Float[Tensor, "*B T D"]:
-    """Rotate each pair of columns of a query or key by an angle that grows with its position (RoPE).
-
-    Pair i holds columns 2i and 2i+1; at position t it turns by t · base^(-2i / D). The dot product of a rotated
-    query and a rotated key then depends on their distance only. Source: Su et al. (2021), section 3.2.2.
-    Raises ValueError for an odd width.
-    """
-    T, D = x.shape[-2:]
-    if D % 2:
-        raise ValueError(f"the head width must be even (columns are rotated in pairs), got {D}")
-    angle = position_angles(T, D, base)
-    cos, sin = angle.cos().to(x), angle.sin().to(x)  # to(x): its number format and its device
-    first, second = x[..., 0::2], x[..., 1::2]  # [..., T, D/2]
-    return torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(-2)
 
 
 # chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
