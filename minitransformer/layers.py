@@ -43,7 +43,7 @@ __all__ = [
 
 # chapters/day03_encoder_layer.md · From two hands to the formula
 def position_angles(length: int, width: int, base: float = 10_000.0) -> Float[Tensor, "T half"]:
-    """The angle of each hand at each position, in radians and float64: ω_i t with ω_i = base^(-2i / width)."""
+    """The angle ω_i t of each hand at each position, with ω_i = base^(-2i / width)."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     return position * frequency
@@ -51,9 +51,10 @@ def position_angles(length: int, width: int, base: float = 10_000.0) -> Float[Te
 
 # chapters/day03_encoder_layer.md · From two hands to the formula
 def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Float[Tensor, "T C"]:
-    """Sine on even and cosine on odd columns, wavelengths from 2π towards base · 2π tokens.
+    """Sine on even, cosine on odd columns; wavelengths 2π towards base · 2π tokens.
 
-    Source: Vaswani et al. (2017), section 3.5. Raises ValueError for an odd d_model or a length below 1.
+    Source: Vaswani et al. (2017), section 3.5.
+    Raises ValueError for an odd d_model or a length below 1.
     """
     pairs = "even and at least 2 (sines and cosines come in pairs)"
     _setting("d_model", d_model, int, pairs, lambda value: value >= 2 and value % 2 == 0)
@@ -64,23 +65,24 @@ def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Fl
 
 # chapters/day03_encoder_layer.md · The module
 def check_length(length: int, max_length: int) -> None:
-    """Raise a ValueError that names both numbers if a sequence is longer than the model allows."""
+    """Raise a ValueError with both numbers if a sequence is longer than allowed."""
     if length > max_length:
         raise ValueError(f"the sequence has {length} tokens, more than max_length={max_length}")
 
 
 # chapters/day03_encoder_layer.md · The module
 def check_width(width: int, d_model: int) -> None:
-    """Raise a ValueError that names both numbers if the vectors do not have the model's width."""
+    """Raise a ValueError with both numbers if the vectors have another width."""
     if width != d_model:
         raise ValueError(f"the input's last axis has {width} entries, but d_model={d_model}")
 
 
 # chapters/day03_encoder_layer.md · The module
 class SinusoidalPositionalEncoding(nn.Module):
-    """Add the fixed sinusoidal encoding to the tokens' vectors (Vaswani et al., 2017, section 3.5).
+    """Add the fixed sinusoidal encoding to the tokens' vectors.
 
-    Shapes: x `[B, T, C]` to the same. Raises ValueError if T exceeds max_length or C is not d_model.
+    Shapes: x `[B, T, C]` to the same. Source: Vaswani et al. (2017), section 3.5.
+    Raises ValueError if T exceeds max_length or C is not d_model.
     """
 
     def __init__(self, d_model: int, max_length: int = 512):
@@ -97,7 +99,8 @@ class SinusoidalPositionalEncoding(nn.Module):
 class LearnedPositionalEncoding(nn.Module):
     """Add a learned vector per position to the tokens' vectors (Devlin et al., 2019).
 
-    Shapes: x `[B, T, C]` to the same. Raises ValueError if T exceeds max_length or C is not d_model.
+    Shapes: x `[B, T, C]` to the same.
+    Raises ValueError if T exceeds max_length or C is not d_model.
     """
 
     def __init__(self, d_model: int, max_length: int = 512):
@@ -118,9 +121,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.
 
 # chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
 class PositionwiseFeedForward(nn.Module):
-    """The same two-layer network at every token: widen, activate, narrow (Vaswani et al., 2017, section 3.3).
+    """The same two-layer network at every token: widen, activate, narrow.
 
-    Shapes: x `[..., C]` to the same; d_ff is the width in between. Raises ValueError for a d_ff below 1,
+    Shapes: x `[..., C]` to the same; d_ff is the width in between.
+    Source: Vaswani et al. (2017), section 3.3. Raises ValueError for a d_ff below 1,
     a dropout outside [0, 1) or an unknown activation.
     """
 
@@ -144,9 +148,10 @@ class PositionwiseFeedForward(nn.Module):
 def layer_norm(
     x: Float[Tensor, "*B C"], weight: Float[Tensor, "C"], bias: Float[Tensor, "C"], eps: float = 1e-5
 ) -> Float[Tensor, "*B C"]:
-    """Give each vector along the last axis mean 0 and variance 1, then scale and shift it (Ba et al., 2016).
+    """Give each vector of the last axis mean 0 and variance 1, then scale and shift it.
 
-    The variance divides by C, not by C - 1, and eps stands under the root, as in `torch.nn.LayerNorm`.
+    The variance divides by C, not by C - 1, and eps stands under the root, as in
+    `torch.nn.LayerNorm`. Source: Ba et al. (2016).
     """
     mean = x.mean(-1, keepdim=True)
     variance = x.var(-1, keepdim=True, correction=0)
@@ -155,10 +160,11 @@ def layer_norm(
 
 # chapters/day03_encoder_layer.md · LayerNorm: one token, mean 0, size 1
 class LayerNorm(nn.Module):
-    """Normalise each token's vector; a learned scale (weight) and shift (bias) follow (Ba et al., 2016).
+    """Normalise each token's vector; scale and shift follow (Ba et al., 2016).
 
-    Shapes: x `[..., C]` to the same. fused uses PyTorch's kernel, else `layer_norm` above.
-    Raises ValueError if d_model is below 1, eps is not positive and finite, or the input has another width.
+    Shapes: x `[..., C]` to the same. fused uses PyTorch's kernel, else `layer_norm`.
+    Raises ValueError if d_model is below 1, eps is not positive and finite, or the
+    input has another width.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, fused: bool = True):

@@ -120,7 +120,7 @@ def test_causal_mask_allows_the_past_and_the_present() -> None:
 
 # chapters/day02_multi_head_attention.md · The function, after a loop
 def attention_by_loop(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention of one head in one sentence, query by query: q [T, D], k [S, D], v [S, Dv], mask [T, S]."""
+    """One head, query by query: q [T, D], k [S, D], v [S, Dv], mask [T, S]."""
     out = torch.zeros(len(q), v.size(-1), dtype=v.dtype)
     for t in range(len(q)):
         seen = [s for s in range(len(k)) if mask[t, s]]
@@ -257,7 +257,7 @@ def test_fused_attention_equals_the_readable_one() -> None:
 
 # chapters/day02_multi_head_attention.md · Equal to PyTorch's
 def twins(bias: bool = True, fused: bool = True) -> tuple[MultiHeadAttention, nn.MultiheadAttention]:
-    """Our attention and PyTorch's with the same weights, C = 12 and H = 3, in double precision."""
+    """Our attention and PyTorch's with the same weights: C = 12, H = 3, in double."""
     torch.manual_seed(0)
     ours = MultiHeadAttention(12, 3, bias=bias, fused=fused).double()
     theirs = nn.MultiheadAttention(12, 3, bias=bias, batch_first=True).double()
@@ -273,7 +273,7 @@ def twins(bias: bool = True, fused: bool = True) -> tuple[MultiHeadAttention, nn
 
 # chapters/day02_multi_head_attention.md · Equal to PyTorch's
 def gradients_by_their_names(ours: MultiHeadAttention) -> dict[str, Tensor]:
-    """The gradients of our parameters under the names, and in the layout, of nn.MultiheadAttention."""
+    """Our parameters' gradients, named and laid out as in nn.MultiheadAttention."""
     found = {}
     for part in ("weight", "bias"):
         if getattr(ours.out_proj, part) is not None:

@@ -153,7 +153,7 @@ def test_feed_forward_equals_torch():
     for activation, module in (("relu", nn.ReLU()), ("gelu", nn.GELU())):
         ours = PositionwiseFeedForward(C, d_ff, activation=activation).double()
         theirs = nn.Sequential(nn.Linear(C, d_ff), module, nn.Linear(d_ff, C)).double()
-        # the same tensors in the same order, under the names that nn.Sequential gives them
+        # the same tensors in the same order, under the names of nn.Sequential
         theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
         x1, x2 = (x.clone().requires_grad_() for _ in range(2))
         out, expected = ours(x1), theirs(x2)
@@ -285,7 +285,7 @@ def test_layer_norm_backward_is_a_projection():
 
 # chapters/day03_encoder_layer.md · The class
 def random_layer(dropout: float = 0.0, **options) -> TransformerEncoderLayer:
-    """A float64 layer of width 12 with 3 heads in which no parameter has a special value such as 0 or 1."""
+    """A float64 layer, width 12, 3 heads; no parameter has a special value (0 or 1)."""
     layer = TransformerEncoderLayer(12, 3, 20, dropout, **options).double()
     generator = torch.Generator().manual_seed(5)
     for parameter in layer.parameters():
@@ -327,7 +327,7 @@ def test_layer_permutes_with_its_tokens():
 
 # chapters/day03_encoder_layer.md · Equal to PyTorch
 def torch_names(layer: TransformerEncoderLayer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our layer's weights (or gradients), by name, under the names of `nn.TransformerEncoderLayer`."""
+    """Our layer's weights (or gradients) under the names of PyTorch's layer."""
     renamed = {name.removeprefix("feed_forward."): tensor for name, tensor in tensors.items()}
     for kind in ("weight", "bias"):
         parts = [renamed.pop(f"self_attn.{part}_proj.{kind}") for part in "qkv"]

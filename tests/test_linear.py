@@ -15,7 +15,7 @@ from minitransformer.linear import Linear, LinearFunction, linear_gradients
 
 # chapters/day01_attention_derived.md · A second opinion: central differences
 def numerical_gradient(function, x: Tensor, step: float = 1e-6) -> Tensor:
-    """The derivative of a scalar function with respect to each entry of x, by central differences."""
+    """The derivative of a function by each entry of x, by central differences."""
     assert x.dtype == torch.float64, "differences of float32 numbers are too coarse to check a gradient"
     gradient = torch.zeros_like(x)
     for index in itertools.product(*map(range, x.shape)):
@@ -34,7 +34,7 @@ def test_numerical_gradient_of_a_cubic():
 
 # chapters/day01_attention_derived.md · `LinearFunction`: our backward pass
 def linear_inputs(*leading: int, bias: bool = True) -> list[Tensor | None]:
-    """Random x [..., 3], weight [2, 3] and bias [2] in float64, all of which want gradients."""
+    """Random x [..., 3], weight [2, 3] and bias [2] in float64, all with gradients."""
     g = torch.Generator().manual_seed(1)
     shapes = [(*leading, 3), (2, 3), (2,)][: 3 if bias else 2]
     tensors = [torch.randn(s, generator=g, dtype=torch.float64).requires_grad_() for s in shapes]
