@@ -102,3 +102,15 @@ def heatmap(
             shade = image.norm(value)
             color = "white" if shade > 0.6 else "black"
             ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", fontsize=8, color=color)
+
+
+def looks(ax: Axes, tokens: Sequence[str], weights: torch.Tensor, color: str = NEUTRAL) -> None:
+    """Who looks at whom: the tokens above and below, joined by lines as thick as the weights `[query, key]`."""
+    named = bool(ax.texts)  # a second call adds lines only
+    for i, token in enumerate(tokens):
+        for height, side in () if named else ((1.03, "bottom"), (-0.03, "top")):
+            ax.text(i, height, token, ha="center", va=side)
+        for j, weight in enumerate(weights[i].tolist()):
+            ax.plot([i, j], [1, 0], color=color, lw=7 * weight, alpha=0.7, solid_capstyle="butt")
+    ax.set(xlim=(-0.5, len(tokens) - 0.5), ylim=(-0.25, 1.25))
+    ax.axis("off")

@@ -22,7 +22,7 @@ __all__ = [
 
 # chapters/day02_multi_head_attention.md · A view, then a transpose
 def split_heads(x: Float[Tensor, "B T C"], num_heads: int) -> Float[Tensor, "B H T D"]:
-    """Cut the width into `num_heads` slices and move the head axis in front of the tokens."""
+    """Cut the width into `num_heads` slices, with the head axis before the tokens."""
     B, T, C = x.shape
     return x.view(B, T, num_heads, C // num_heads).transpose(1, 2)
 
@@ -35,17 +35,19 @@ def merge_heads(x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T C"]:
 
 # chapters/day02_multi_head_attention.md · Which positions are real
 def padding_mask(lengths: Int[Tensor, "B"], max_length: int | None = None) -> Bool[Tensor, "B T"]:
-    """Which positions hold real tokens: True where a key may be attended to, False on padding.
+    """Which positions hold real tokens: True where a key may be seen, False on padding.
 
     Without `max_length`, the mask is as long as the longest sentence.
 
     Raises:
-        ValueError: if `lengths` is not one axis of whole numbers from 0, or `max_length` is below the longest.
+        ValueError: if `lengths` is no axis of integers from 0, or above `max_length`.
     """
     if lengths.dim() != 1 or lengths.numel() == 0:
-        raise ValueError(f"lengths must have shape [B] with B of at least 1, got {list(lengths.shape)}")
+        shape = list(lengths.shape)
+        raise ValueError(f"lengths must have shape [B] with B of at least 1, got {shape}")
     if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.min() < 0:
-        raise ValueError(f"lengths must be integers of at least 0, got {lengths.min()} ({lengths.dtype})")
+        found = f"{lengths.min()} ({lengths.dtype})"
+        raise ValueError(f"lengths must be integers of at least 0, got {found}")
     longest = int(lengths.max())
     length = longest if max_length is None else max_length
     if length < longest:
@@ -57,10 +59,10 @@ def padding_mask(lengths: Int[Tensor, "B"], max_length: int | None = None) -> Bo
 def masked_softmax(
     scores: Float[Tensor, "*B T S"], mask: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, "*B T S"]:
-    """Softmax over the last axis, in which keys with a False in `mask` weigh exactly zero.
+    """Softmax over the last axis; keys with a False in `mask` weigh exactly zero.
 
-    The mask must broadcast to the shape of the scores. A query that may see no key gets a row of
-    zeros, where softmax alone would give NaN.
+    The mask must broadcast to the shape of the scores. A query that may see no key
+    gets a row of zeros, where softmax alone would give NaN.
     """
     if mask is None:
         return scores.softmax(-1)
@@ -82,10 +84,10 @@ def scaled_dot_product_attention(
     mask: Bool[Tensor, "..."] | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Tensor, "*B T Dv"], Float[Tensor, "*B T S"]]:
-    """softmax(q kᵀ / √D) v, and the weights (paper, equation 1). The readable reference.
+    """softmax(q kᵀ / √D) v, and the weights (paper, equation 1): the reference.
 
     Args:
-        q, k, v: queries, keys and values; leading axes, such as batch and heads, are kept.
+        q, k, v: queries, keys and values; leading axes (batch, heads) are kept.
         mask: broadcasts to the scores; True where a query may attend to a key.
         dropout: probability with which each weight is dropped; pass 0 outside training.
     """
@@ -98,7 +100,9 @@ def scaled_dot_product_attention(
 def head_mask(
     mask: Tensor | None, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H S D"]
 ) -> Bool[Tensor, "#B 1 #T S"] | None:
-    """Give a mask of keys `[B, S]` or of pairs `[B, T, S]` or `[1, T, S]` the axes of the scores `[B, H, T, S]`.
+    """Give a mask the axes of the scores `[B, H, T, S]`.
+
+    It may be a mask of keys, `[B, S]`, or of pairs, `[B, T, S]` or `[1, T, S]`.
 
     Raises:
         ValueError: if the mask is not boolean or has another shape.
@@ -110,8 +114,8 @@ def head_mask(
     B, T, S = q.size(0), q.size(2), k.size(2)
     if mask.shape not in ((B, S), (B, T, S), (1, T, S)):
         raise ValueError(
-            f"attention_mask must have shape [B, S] = {[B, S]}, [B, T, S] = {[B, T, S]} or [1, T, S], "
-            f"got {list(mask.shape)}"
+            f"attention_mask must have shape [B, S] = {[B, S]}, "
+            f"[B, T, S] = {[B, T, S]} or [1, T, S], got {list(mask.shape)}"
         )
     return mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
 
@@ -124,7 +128,7 @@ def fused_attention(
     mask: Bool[Tensor, "..."] | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Tensor, "B H T Dv"], None]:
-    """`scaled_dot_product_attention` in one operation of PyTorch, without the weights."""
+    """`scaled_dot_product_attention` in one operation of PyTorch; no weights."""
     return F.scaled_dot_product_attention(q, k, v, mask, dropout), None
 
 
@@ -140,7 +144,8 @@ def _check_sizes(d_model: int, num_heads: int, dropout: float) -> None:
     whole = type(d_model) is int and type(num_heads) is int
     if not whole or d_model < 1 or num_heads < 1 or d_model % num_heads:
         raise ValueError(
-            f"d_model must be a positive multiple of num_heads, got d_model={d_model} and num_heads={num_heads}"
+            "d_model must be a positive multiple of num_heads, "
+            f"got d_model={d_model} and num_heads={num_heads}"
         )
     _setting("dropout", dropout, float, "a number in [0, 1)", lambda value: 0 <= value < 1)
 
@@ -150,21 +155,20 @@ def _key_and_value(
 ) -> tuple[Tensor, Tensor]:
     key = query if key is None else key
     value = key if value is None else value
-    for name, x in (("query", query), ("key", key), ("value", value)):
+    named = (("query", query), ("key", key), ("value", value))
+    for name, x in named:
         if x.dim() != 3 or x.size(-1) != d_model:
-            raise ValueError(
-                f"{name} must have shape [B, T, C] with C = d_model = {d_model}, got {list(x.shape)}"
-            )
+            wanted = f"[B, T, C] with C = d_model = {d_model}"
+            raise ValueError(f"{name} must have shape {wanted}, got {list(x.shape)}")
     if key.shape != value.shape or key.size(0) != query.size(0):
-        raise ValueError(
-            f"key and value must have the same shape and as many sentences as query, "
-            f"got query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
-        )
+        rule = "the same shape and as many sentences as query"
+        shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in named)
+        raise ValueError(f"key and value must have {rule}, got {shapes}")
     return key, value
 
 
 class MultiHeadAttention(nn.Module):
-    """Several attentions side by side, each in its own slice of the width (paper, section 3.2.2).
+    """Several attentions, each in its own slice of the width (paper, section 3.2.2).
 
     Args:
         d_model: width of the tokens and of the output; a multiple of `num_heads`.
@@ -193,15 +197,14 @@ class MultiHeadAttention(nn.Module):
         attention_mask: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B H T S"] | None]:
-        """Return the output, and the weights if `need_weights`; see `head_mask` for the masks."""
+        """The output, and the weights if `need_weights`; for masks see `head_mask`."""
         key, value = _key_and_value(query, key, value, self.q_proj.weight.size(1))
         q = split_heads(self.q_proj(query), self.num_heads)
         k = split_heads(self.k_proj(key), self.num_heads)
         v = split_heads(self.v_proj(value), self.num_heads)
         attend = fused_attention if self.fused and not need_weights else scaled_dot_product_attention
-        out, weights = attend(
-            q, k, v, head_mask(attention_mask, q, k), self.dropout if self.training else 0.0
-        )
+        mask, dropout = (head_mask(attention_mask, q, k), self.dropout if self.training else 0.0)
+        out, weights = attend(q, k, v, mask, dropout)
         return self.out_proj(merge_heads(out)), weights if need_weights else None
 
 

@@ -25,23 +25,24 @@ from minitransformer.linear import Linear, linear_gradients
 __all__ = [
     "ACTIVATIONS", "LayerNorm", "LayerNormFunction", "LearnedPositionalEncoding",
     "PositionwiseFeedForward", "SinusoidalPositionalEncoding", "TransformerEncoderLayer",
-    "apply_rotary", "check_length", "check_width", "encoder_layer_gradients", "gelu_slope",
-    "layer_norm", "layer_norm_gradients", "position_angles", "sinusoidal_encoding",
+    "check_length", "check_width", "encoder_layer_gradients", "gelu_slope", "layer_norm",
+    "layer_norm_gradients", "position_angles", "sinusoidal_encoding",
 ]  # fmt: skip
 
 
 # chapters/day03_encoder_layer.md · From two hands to the formula
 def position_angles(length: int, width: int, base: float = 10_000.0) -> Float[Tensor, "T half"]:
-    """The angle of each hand at each position, in radians and float64: ω_i t with ω_i = base^(-2i / width)."""
+    """The angle ω_i t of each hand at each position, with ω_i = base^(-2i / width)."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     return position * frequency
 
 
 def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Float[Tensor, "T C"]:
-    """Sine on even and cosine on odd columns, wavelengths from 2π towards base · 2π tokens.
+    """Sine on even, cosine on odd columns; wavelengths 2π towards base · 2π tokens.
 
-    Source: Vaswani et al. (2017), section 3.5. Raises ValueError for an odd d_model or a length below 1.
+    Source: Vaswani et al. (2017), section 3.5.
+    Raises ValueError for an odd d_model or a length below 1.
     """
     pairs = "even and at least 2 (sines and cosines come in pairs)"
     _setting("d_model", d_model, int, pairs, lambda value: value >= 2 and value % 2 == 0)
@@ -52,24 +53,23 @@ def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Fl
 
 # chapters/day03_encoder_layer.md · The module
 def check_length(length: int, max_length: int) -> None:
-    """Raise a ValueError that names both numbers if a sequence is longer than the model allows."""
+    """Raise a ValueError with both numbers if a sequence is longer than allowed."""
     if length > max_length:
         raise ValueError(f"the sequence has {length} tokens, more than max_length={max_length}")
 
 
 def check_width(width: int, d_model: int) -> None:
-    """Raise a ValueError that names both numbers if the vectors do not have the model's width."""
+    """Raise a ValueError with both numbers if the vectors have another width."""
     if width != d_model:
         raise ValueError(f"the input's last axis has {width} entries, but d_model={d_model}")
 
 
 class SinusoidalPositionalEncoding(nn.Module):
-    """Add the fixed sinusoidal encoding to the tokens' vectors (Vaswani et al., 2017, section 3.5).
+    """Add the fixed sinusoidal encoding to the tokens' vectors.
 
-    Shapes: x `[B, T, C]` to the same. Raises ValueError if T exceeds max_length or C is not d_model.
+    Shapes: x `[B, T, C]` to the same. Source: Vaswani et al. (2017), section 3.5.
+    Raises ValueError if T exceeds max_length or C is not d_model.
     """
-
-    encoding: Tensor
 
     def __init__(self, d_model: int, max_length: int = 512):
         super().__init__()
@@ -78,14 +78,15 @@ class SinusoidalPositionalEncoding(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         check_length(x.size(1), self.encoding.size(0))
         check_width(x.size(2), self.encoding.size(1))
-        return x + self.encoding[: x.size(1)].to(x.dtype)
+        return x + self.encoding[: x.size(1)].to(x.dtype)  # 16 bits stay 16 bits
 
 
 # chapters/day03_encoder_layer.md · Learned positions
 class LearnedPositionalEncoding(nn.Module):
     """Add a learned vector per position to the tokens' vectors (Devlin et al., 2019).
 
-    Shapes: x `[B, T, C]` to the same. Raises ValueError if T exceeds max_length or C is not d_model.
+    Shapes: x `[B, T, C]` to the same.
+    Raises ValueError if T exceeds max_length or C is not d_model.
     """
 
     def __init__(self, d_model: int, max_length: int = 512):
@@ -100,31 +101,15 @@ class LearnedPositionalEncoding(nn.Module):
         return x + self.encoding[: x.size(1)]
 
 
-# chapters/day03_encoder_layer.md · RoPE: rotate the queries and keys
-def apply_rotary(x: Float[Tensor, "*B T D"], base: float = 10_000.0) -> Float[Tensor, "*B T D"]:
-    """Rotate each pair of columns of a query or key by an angle that grows with its position (RoPE).
-
-    Pair i holds columns 2i and 2i+1; at position t it turns by t · base^(-2i / D). The dot product of a rotated
-    query and a rotated key then depends on their distance only. Source: Su et al. (2021), section 3.2.2.
-    Raises ValueError for an odd width.
-    """
-    T, D = x.shape[-2:]
-    if D % 2:
-        raise ValueError(f"the head width must be even (columns are rotated in pairs), got {D}")
-    angle = position_angles(T, D, base)
-    cos, sin = angle.cos().to(x), angle.sin().to(x)  # to(x): its number format and its device
-    first, second = x[..., 0::2], x[..., 1::2]  # [..., T, D/2]
-    return torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(-2)
-
-
 # chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 class PositionwiseFeedForward(nn.Module):
-    """The same two-layer network at every token: widen, activate, narrow (Vaswani et al., 2017, section 3.3).
+    """The same two-layer network at every token: widen, activate, narrow.
 
-    Shapes: x `[..., C]` to the same; d_ff is the width in between. Raises ValueError for a d_ff below 1,
+    Shapes: x `[..., C]` to the same; d_ff is the width in between.
+    Source: Vaswani et al. (2017), section 3.3. Raises ValueError for a d_ff below 1,
     a dropout outside [0, 1) or an unknown activation.
     """
 
@@ -148,9 +133,10 @@ class PositionwiseFeedForward(nn.Module):
 def layer_norm(
     x: Float[Tensor, "*B C"], weight: Float[Tensor, "C"], bias: Float[Tensor, "C"], eps: float = 1e-5
 ) -> Float[Tensor, "*B C"]:
-    """Give each vector along the last axis mean 0 and variance 1, then scale and shift it (Ba et al., 2016).
+    """Give each vector of the last axis mean 0 and variance 1, then scale and shift it.
 
-    The variance divides by C, not by C - 1, and eps stands under the root, as in `torch.nn.LayerNorm`.
+    The variance divides by C, not by C - 1, and eps stands under the root, as in
+    `torch.nn.LayerNorm`. Source: Ba et al. (2016).
     """
     mean = x.mean(-1, keepdim=True)
     variance = x.var(-1, keepdim=True, correction=0)
@@ -158,10 +144,11 @@ def layer_norm(
 
 
 class LayerNorm(nn.Module):
-    """Normalise each token's vector; a learned scale (weight) and shift (bias) follow (Ba et al., 2016).
+    """Normalise each token's vector; scale and shift follow (Ba et al., 2016).
 
-    Shapes: x `[..., C]` to the same. fused uses PyTorch's kernel, else `layer_norm` above.
-    Raises ValueError if d_model is below 1, eps is not positive and finite, or the input has another width.
+    Shapes: x `[..., C]` to the same. fused uses PyTorch's kernel, else `layer_norm`.
+    Raises ValueError if d_model is below 1, eps is not positive and finite, or the
+    input has another width.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, fused: bool = True):

@@ -16,10 +16,10 @@ __all__ = [
 
 # chapters/day01_attention_derived.md · `LinearFunction`: our backward pass
 class LinearFunction(torch.autograd.Function):
-    """`y = x Wᵀ + b` with its backward pass written out: `G W`, `Gᵀ X` and the column sums of `G`.
+    """`y = x Wᵀ + b` with its backward pass: `G W`, `Gᵀ X` and the column sums of `G`.
 
-    Shapes: x `[..., I]`, weight `[O, I]`, bias `[O]` or None, y and its gradient `[..., O]`. Every leading
-    axis is a batch axis. The backward pass cannot be differentiated a second time.
+    Shapes: x `[..., I]`, weight `[O, I]`, bias `[O]` or None, y `[..., O]`.
+    Every leading axis is a batch axis. The backward pass has no derivative of its own.
     """
 
     @staticmethod
@@ -42,7 +42,7 @@ class LinearFunction(torch.autograd.Function):
 
 # chapters/day01_attention_derived.md · `Linear`: the module
 class Linear(nn.Module):
-    """An affine map of the last axis, `y = x Wᵀ + b`: `torch.nn.Linear` with its gradient by hand.
+    """An affine map of the last axis, `y = x Wᵀ + b`, with its gradient by hand.
 
     Args:
         in_features: width of the input's last axis, at least 1.
@@ -51,7 +51,7 @@ class Linear(nn.Module):
         fused: use `F.linear`; with False, the hand-written `LinearFunction`.
 
     Raises:
-        ValueError: if a width is not an integer of at least 1, or an input's last axis is not `in_features` wide.
+        ValueError: if a width is no integer of at least 1, or the input's differs.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, fused: bool = True):
@@ -61,14 +61,17 @@ class Linear(nn.Module):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         bound = 1 / math.sqrt(in_features)
         self.fused = fused
-        self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound)) if bias else None
+
+        def start(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+        self.weight = start(out_features, in_features)
+        self.bias = start(out_features) if bias else None
 
     def forward(self, x: Float[Tensor, "*batch I"]) -> Float[Tensor, "*batch O"]:
         if x.shape[-1:] != self.weight.shape[1:]:
-            raise ValueError(
-                f"x must have in_features = {self.weight.size(1)} numbers on its last axis, got shape {list(x.shape)}"
-            )
+            wanted = f"in_features = {self.weight.size(1)} numbers on its last axis"
+            raise ValueError(f"x must have {wanted}, got shape {list(x.shape)}")
         function = F.linear if self.fused else LinearFunction.apply
         return function(x, self.weight, self.bias)
 

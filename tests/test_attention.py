@@ -113,7 +113,7 @@ def test_causal_mask_allows_the_past_and_the_present() -> None:
 
 # chapters/day02_multi_head_attention.md · The function, after a loop
 def attention_by_loop(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention of one head in one sentence, query by query: q [T, D], k [S, D], v [S, Dv], mask [T, S]."""
+    """One head, query by query: q [T, D], k [S, D], v [S, Dv], mask [T, S]."""
     out = torch.zeros(len(q), v.size(-1), dtype=v.dtype)
     for t in range(len(q)):
         seen = [s for s in range(len(k)) if mask[t, s]]
@@ -125,7 +125,7 @@ def attention_by_loop(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 def random_attention_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Queries, keys, values and a random mask whose third query may see nothing."""
-    q, k, v = noise(2, 3, 5, 4, seed=1), noise(2, 3, 7, 4, seed=2), noise(2, 3, 7, 6, seed=3)
+    q, k, v = (noise(2, 3, 5, 4, seed=1), noise(2, 3, 7, 4, seed=2), noise(2, 3, 7, 6, seed=3))
     mask = noise(2, 1, 5, 7, seed=4) > -0.3
     mask[:, :, 2] = False
     return q, k, v, mask
@@ -161,7 +161,7 @@ def test_attention_equals_pytorch_forward_and_backward() -> None:
 def test_padding_does_not_leak() -> None:
     q, k, v, _ = random_attention_inputs()
     real = padding_mask(torch.tensor([7, 4]))  # [B, S]
-    mask, padding = real[:, None, None, :], ~real[:, None, :, None]  # for scores; for keys and values
+    mask, padding = (real[:, None, None, :], ~real[:, None, :, None])  # for scores; for keys and values
     before, _ = scaled_dot_product_attention(q, k, v, mask)
     k2 = torch.where(padding, 1e3 * noise(*k.shape, seed=5), k)
     v2 = torch.where(padding, 1e3 * noise(*v.shape, seed=6), v)
@@ -189,7 +189,7 @@ def test_dropout_drops_and_rescales() -> None:
     out, weights = scaled_dot_product_attention(q, k, v, dropout=0.25)
     kept = weights != 0
     torch.testing.assert_close(weights[kept], plain[kept] / 0.75)
-    share, error = 1 - kept.double().mean().item(), math.sqrt(0.25 * 0.75 / kept.numel())
+    share, error = (1 - kept.double().mean().item(), math.sqrt(0.25 * 0.75 / kept.numel()))
     assert abs(share - 0.25) < 5 * error, f"a share of {share} was dropped"
     torch.testing.assert_close(out, weights @ v)
 
@@ -242,7 +242,7 @@ def test_fused_attention_equals_the_readable_one() -> None:
 
 # chapters/day02_multi_head_attention.md · Equal to PyTorch's
 def twins(bias: bool = True, fused: bool = True) -> tuple[MultiHeadAttention, nn.MultiheadAttention]:
-    """Our attention and PyTorch's with the same weights, C = 12 and H = 3, in double precision."""
+    """Our attention and PyTorch's with the same weights: C = 12, H = 3, in double."""
     torch.manual_seed(0)
     ours = MultiHeadAttention(12, 3, bias=bias, fused=fused).double()
     theirs = nn.MultiheadAttention(12, 3, bias=bias, batch_first=True).double()
@@ -257,7 +257,7 @@ def twins(bias: bool = True, fused: bool = True) -> tuple[MultiHeadAttention, nn
 
 
 def gradients_by_their_names(ours: MultiHeadAttention) -> dict[str, Tensor]:
-    """The gradients of our parameters under the names, and in the layout, of nn.MultiheadAttention."""
+    """Our parameters' gradients, named and laid out as in nn.MultiheadAttention."""
     found = {}
     for part in ("weight", "bias"):
         if getattr(ours.out_proj, part) is not None:
@@ -297,20 +297,20 @@ def test_weights_equal_pytorch_and_do_not_change_the_output() -> None:
     out, weights = ours(x, attention_mask=real, need_weights=True)
     _, expected = theirs(x, x, x, key_padding_mask=~real, average_attn_weights=False)
     torch.testing.assert_close(weights, expected, rtol=0, atol=1e-10)
-    for ours.fused in (True, False):
+    for fused in (True, False):
+        ours.fused = fused
         without, nothing = ours(x, attention_mask=real)
         assert nothing is None, "weights were not asked for"
         torch.testing.assert_close(without, out, rtol=0, atol=1e-10)
 
 
-# chapters/day02_multi_head_attention.md · Equal to BERT's
 def bert_twin(ours: MultiHeadAttention) -> tuple[nn.Module, nn.Module]:
     """BERT's attention and its last projection, with our weights."""
     from transformers import BertConfig
     from transformers.models.bert.modeling_bert import BertSelfAttention, BertSelfOutput
 
     config = BertConfig(hidden_size=12, num_attention_heads=3, attn_implementation="eager")
-    attention, output = BertSelfAttention(config).double().eval(), BertSelfOutput(config).double().eval()
+    attention, output = (BertSelfAttention(config).double().eval(), BertSelfOutput(config).double().eval())
     attention.query.load_state_dict(ours.q_proj.state_dict())
     attention.key.load_state_dict(ours.k_proj.state_dict())
     attention.value.load_state_dict(ours.v_proj.state_dict())
@@ -342,7 +342,7 @@ def test_padding_does_not_leak_through_the_class() -> None:
     changed = torch.where(real[..., None], x, 1e3 * noise(2, 5, 12, seed=1))
     for fused in (True, False):
         ours = twins(fused=fused)[0]
-        before, after = ours(x, attention_mask=real)[0], ours(changed, attention_mask=real)[0]
+        before, after = (ours(x, attention_mask=real)[0], ours(changed, attention_mask=real)[0])
         assert torch.equal(before[real], after[real]), "real tokens moved when only padding changed"
         alone, _ = ours(x[1:, :3])
         torch.testing.assert_close(before[1:, :3], alone, rtol=0, atol=1e-12)
@@ -364,6 +364,16 @@ def test_permuted_tokens_give_permuted_outputs_of_the_class() -> None:
         torch.testing.assert_close(ours(x[:, order])[0], ours(x)[0][:, order], rtol=0, atol=1e-12)
 
 
+def test_dropout_acts_in_training_only() -> None:
+    x = noise(2, 5, 12)
+    for fused in (True, False):
+        ours = twins(fused=fused)[0]
+        plain, _ = ours(x)
+        ours.dropout = 0.5
+        assert torch.equal(ours(x)[0], plain), "in eval mode dropout must do nothing"
+        assert not torch.allclose(ours.train()(x)[0], plain), "in training dropout must act"
+
+
 def test_multi_head_attention_refuses_wrong_arguments() -> None:
     assert "d_model=12 and num_heads=5" in refusal(MultiHeadAttention, 12, 5)
     assert "num_heads=0" in refusal(MultiHeadAttention, 12, 0)
@@ -374,16 +384,6 @@ def test_multi_head_attention_refuses_wrong_arguments() -> None:
     assert "key must have shape" in refusal(ours, x, noise(2, 7, 8))
     assert "same shape" in refusal(ours, x, noise(2, 7, 12), noise(2, 6, 12))
     assert "[B, S] = [2, 5]" in refusal(ours, x, attention_mask=torch.ones(2, 6, dtype=torch.bool))
-
-
-def test_dropout_acts_in_training_only() -> None:
-    x = noise(2, 5, 12)
-    for fused in (True, False):
-        ours = twins(fused=fused)[0]
-        plain, _ = ours(x)
-        ours.dropout = 0.5
-        assert torch.equal(ours(x)[0], plain), "in eval mode dropout must do nothing"
-        assert not torch.allclose(ours.train()(x)[0], plain), "in training dropout must act"
 
 
 # chapters/day11_deeper.md · The function, without autograd

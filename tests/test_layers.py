@@ -15,7 +15,6 @@ from minitransformer.layers import (
     PositionwiseFeedForward,
     SinusoidalPositionalEncoding,
     TransformerEncoderLayer,
-    apply_rotary,
     check_length,
     check_width,
     encoder_layer_gradients,
@@ -28,15 +27,6 @@ from minitransformer.layers import (
 
 
 # chapters/day03_encoder_layer.md · From two hands to the formula
-def message_of(call) -> str:
-    try:
-        call()
-    except ValueError as error:
-        assert "\n" not in str(error), "an error should be one sentence"
-        return str(error)
-    raise AssertionError("a wrong argument was accepted")
-
-
 def test_sinusoidal_encoding():
     T, C = 50, 6
     encoding = sinusoidal_encoding(T, C)
@@ -50,12 +40,6 @@ def test_sinusoidal_encoding():
             assert abs(encoding[t, 2 * i + 1] - math.cos(angle)) < 1e-6, f"not a cosine at {t}, {2 * i + 1}"
     torch.testing.assert_close(encoding[0], torch.tensor([0.0, 1.0] * 3))
     torch.testing.assert_close(encoding.square().sum(-1), torch.full((T,), C / 2))
-
-
-def test_sinusoidal_encoding_refuses():
-    assert "d_model must be even" in message_of(lambda: sinusoidal_encoding(5, 7))
-    assert "got 7" in message_of(lambda: sinusoidal_encoding(5, 7))
-    assert "length must be an integer of at least 1" in message_of(lambda: sinusoidal_encoding(0, 8))
 
 
 # chapters/day03_encoder_layer.md · A shift is a rotation
@@ -79,34 +63,14 @@ def test_encoding_dot_product_depends_on_distance():
         torch.testing.assert_close(diagonal, diagonal[0].expand_as(diagonal), rtol=0, atol=1e-5)
 
 
-# chapters/day03_encoder_layer.md · The module
-def test_sinusoidal_module():
-    B, T, C = 3, 5, 8
-    x = torch.randn(B, T, C, generator=torch.Generator().manual_seed(0))
-    positions = SinusoidalPositionalEncoding(C, max_length=9)
-    torch.testing.assert_close(positions(x) - x, sinusoidal_encoding(9, C)[:T].expand(B, T, C))
-    assert list(positions.parameters()) == [], "nothing here is learned"
-    assert positions.state_dict() == {}, "the table need not be saved"
-    assert positions(x.bfloat16()).dtype == torch.bfloat16, (
-        "adding positions must not change the number format"
-    )
-
-
-def test_positions_refuse():
-    x = torch.zeros(2, 10, 8)
-    assert "10 tokens, more than max_length=9" in message_of(lambda: SinusoidalPositionalEncoding(8, 9)(x))
-    assert "1 entries, but d_model=8" in message_of(lambda: SinusoidalPositionalEncoding(8, 20)(x[..., :1]))
-    assert "7 tokens, more than max_length=6" in message_of(lambda: check_length(7, 6))
-    assert "3 entries, but d_model=4" in message_of(lambda: check_width(3, 4))
-    check_length(6, 6)
-    check_width(4, 4)
-
-
 # chapters/day03_encoder_layer.md · Learned positions
 def test_learned_and_sinusoidal_positions():
     B, T, C = 3, 5, 8
     x = torch.randn(B, T, C, generator=torch.Generator().manual_seed(1))
-    learned, fixed = LearnedPositionalEncoding(C, max_length=9), SinusoidalPositionalEncoding(C, max_length=9)
+    learned, fixed = (
+        LearnedPositionalEncoding(C, max_length=9),
+        SinusoidalPositionalEncoding(C, max_length=9),
+    )
     assert [p.shape for p in learned.parameters()] == [(9, C)] and not list(fixed.parameters())
     torch.testing.assert_close(learned(x) - x, learned.encoding[:T].expand(B, T, C))
     assert not torch.allclose(learned(x), fixed(x), atol=0.1), "the two encodings are different vectors"
@@ -119,6 +83,43 @@ def test_learned_and_sinusoidal_positions():
     assert learned.encoding.grad[T:].abs().max() == 0, "rows that no sentence reaches learn nothing"
 
 
+def message_of(call) -> str:
+    try:
+        call()
+    except ValueError as error:
+        assert "\n" not in str(error), "an error should be one sentence"
+        return str(error)
+    raise AssertionError("a wrong argument was accepted")
+
+
+def test_sinusoidal_module():
+    B, T, C = 3, 5, 8
+    x = torch.randn(B, T, C, generator=torch.Generator().manual_seed(0))
+    positions = SinusoidalPositionalEncoding(C, max_length=9)
+    torch.testing.assert_close(positions(x) - x, sinusoidal_encoding(9, C)[:T].expand(B, T, C))
+    assert list(positions.parameters()) == [], "nothing here is learned"
+    assert positions.state_dict() == {}, "the table need not be saved"
+    assert positions(x.bfloat16()).dtype == torch.bfloat16, (
+        "adding positions must not change the number format"
+    )
+
+
+def test_sinusoidal_encoding_refuses():
+    assert "d_model must be even" in message_of(lambda: sinusoidal_encoding(5, 7))
+    assert "got 7" in message_of(lambda: sinusoidal_encoding(5, 7))
+    assert "length must be an integer of at least 1" in message_of(lambda: sinusoidal_encoding(0, 8))
+
+
+def test_positions_refuse():
+    x = torch.zeros(2, 10, 8)
+    assert "10 tokens, more than max_length=9" in message_of(lambda: SinusoidalPositionalEncoding(8, 9)(x))
+    assert "1 entries, but d_model=8" in message_of(lambda: SinusoidalPositionalEncoding(8, 20)(x[..., :1]))
+    assert "7 tokens, more than max_length=6" in message_of(lambda: check_length(7, 6))
+    assert "3 entries, but d_model=4" in message_of(lambda: check_width(3, 4))
+    check_length(6, 6)
+    check_width(4, 4)
+
+
 def test_learned_positions_refuse():
     x = torch.zeros(2, 10, 8)
     assert "10 tokens, more than max_length=9" in message_of(lambda: LearnedPositionalEncoding(8, 9)(x))
@@ -126,30 +127,6 @@ def test_learned_positions_refuse():
     assert "max_length must be an integer of at least 1, got 0" in message_of(
         lambda: LearnedPositionalEncoding(8, 0)
     )
-
-
-# chapters/day03_encoder_layer.md · RoPE: rotate the queries and keys
-def test_rotary_scores_depend_on_distance_only():
-    H, T, D = 3, 9, 4
-    generator = torch.Generator().manual_seed(0)
-    q, k = torch.randn(2, H, 1, D, generator=generator, dtype=torch.float64).expand(2, H, T, D)
-    scores = apply_rotary(q) @ apply_rotary(k).transpose(-2, -1)  # [H, T, S]
-    for delta in range(1 - T, T):
-        diagonal = scores.diagonal(delta, -2, -1)
-        torch.testing.assert_close(diagonal, diagonal[:, :1].expand_as(diagonal), rtol=0, atol=1e-12)
-    assert (scores[:, 0, 1] - scores[:, 1, 0]).abs().min() > 1e-3, "the direction must matter, too"
-
-
-def test_rotary_rotates():
-    B, H, T, D = 2, 3, 5, 6
-    x = torch.randn(B, H, T, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    out = apply_rotary(x)
-    torch.testing.assert_close(out[..., 0, :], x[..., 0, :])  # position 0 is not turned
-    torch.testing.assert_close(out.norm(dim=-1), x.norm(dim=-1))  # a rotation keeps lengths
-    turns = torch.polar(torch.ones(T, D // 2, dtype=torch.float64), position_angles(T, D))
-    as_complex = torch.view_as_complex(x.unflatten(-1, (D // 2, 2)).contiguous()) * turns
-    torch.testing.assert_close(out, torch.view_as_real(as_complex).flatten(-2))
-    assert "head width must be even" in message_of(lambda: apply_rotary(x[..., :5]))
 
 
 # chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
@@ -172,7 +149,7 @@ def test_feed_forward_equals_torch():
     for activation, module in (("relu", nn.ReLU()), ("gelu", nn.GELU())):
         ours = PositionwiseFeedForward(C, d_ff, activation=activation).double()
         theirs = nn.Sequential(nn.Linear(C, d_ff), module, nn.Linear(d_ff, C)).double()
-        # the same tensors in the same order, under the names that nn.Sequential gives them
+        # the same tensors in the same order, under the names of nn.Sequential
         theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
         x1, x2 = (x.clone().requires_grad_() for _ in range(2))
         out, expected = ours(x1), theirs(x2)
@@ -197,7 +174,9 @@ def test_relu_and_gelu_side_by_side():
 
 def test_feed_forward_refuses():
     assert "d_ff must be an integer of at least 1, got 0" in message_of(lambda: PositionwiseFeedForward(4, 0))
-    assert "dropout must lie in [0, 1), got 1.0" in message_of(lambda: PositionwiseFeedForward(4, 7, 1.0))
+    assert "dropout must be a number in [0, 1), got 1.0" in message_of(
+        lambda: PositionwiseFeedForward(4, 7, 1.0)
+    )
     assert "['gelu', 'relu'], got 'tanh'" in message_of(
         lambda: PositionwiseFeedForward(4, 7, activation="tanh")
     )
@@ -295,7 +274,7 @@ def test_layer_norm_backward_is_a_projection():
 
 # chapters/day03_encoder_layer.md · The class
 def random_layer(dropout: float = 0.0, **options) -> TransformerEncoderLayer:
-    """A float64 layer of width 12 with 3 heads in which no parameter has a special value such as 0 or 1."""
+    """A float64 layer, width 12, 3 heads; no parameter has a special value (0 or 1)."""
     layer = TransformerEncoderLayer(12, 3, 20, dropout, **options).double()
     generator = torch.Generator().manual_seed(5)
     for parameter in layer.parameters():
@@ -334,7 +313,7 @@ def test_layer_permutes_with_its_tokens():
 
 # chapters/day03_encoder_layer.md · Equal to PyTorch
 def torch_names(layer: TransformerEncoderLayer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our layer's weights (or gradients), by name, under the names of `nn.TransformerEncoderLayer`."""
+    """Our layer's weights (or gradients) under the names of PyTorch's layer."""
     renamed = {name.removeprefix("feed_forward."): tensor for name, tensor in tensors.items()}
     for kind in ("weight", "bias"):
         parts = [renamed.pop(f"self_attn.{part}_proj.{kind}") for part in "qkv"]
@@ -405,7 +384,6 @@ def test_paper_and_modern_order_side_by_side():
     assert (modern(x) - norm(modern(x))).abs().max() > 0.1  # pre-norm does not
 
 
-# chapters/day03_encoder_layer.md · Dropout and wrong arguments
 def test_layer_dropout_zeroes_a_share():
     p, x = 0.3, torch.randn(8, 40, 12, generator=torch.Generator().manual_seed(8))
     for silent in ("self_attn.out_proj", "feed_forward.linear2"):
@@ -421,7 +399,7 @@ def test_layer_dropout_zeroes_a_share():
 
 
 def test_layer_dropout_equals_torch():
-    x = random_tokens(B=1)
+    x = random_tokens(B=1)  # with more, PyTorch draws in another order: inside, it works on [T, B, C]
     for norm_first in (False, True):
         layer = random_layer(norm_first=norm_first, dropout=0.3).train()
         twin = torch_twin(layer).train()
@@ -452,6 +430,14 @@ def test_layer_passes_fused_on():
     for fused in (True, False):
         layer = random_layer(fused=fused)
         assert {layer.self_attn.fused, layer.norm1.fused, layer.norm2.fused} == {fused}
+
+
+def test_pytorch_answers_an_empty_row_by_zeros_only_without_weights():
+    attention = nn.MultiheadAttention(4, 2, bias=False, batch_first=True).eval()
+    x, nothing = (torch.ones(1, 3, 4), torch.ones(1, 3, dtype=torch.bool))  # True = ignore
+    with_weights, _ = attention(x, x, x, key_padding_mask=nothing)
+    without, _ = attention(x, x, x, key_padding_mask=nothing, need_weights=False)
+    assert with_weights.isnan().all() and (without == 0).all()
 
 
 # chapters/day11_deeper.md · LayerNorm, and a whole layer by hand

@@ -15,7 +15,7 @@ from minitransformer.linear import Linear, LinearFunction, linear_gradients
 
 # chapters/day01_attention_derived.md · A second opinion: central differences
 def numerical_gradient(function, x: Tensor, step: float = 1e-6) -> Tensor:
-    """The derivative of a scalar function with respect to each entry of x, by central differences."""
+    """The derivative of a function by each entry of x, by central differences."""
     assert x.dtype == torch.float64, "differences of float32 numbers are too coarse to check a gradient"
     gradient = torch.zeros_like(x)
     for index in itertools.product(*map(range, x.shape)):
@@ -33,7 +33,7 @@ def test_numerical_gradient_of_a_cubic():
 
 # chapters/day01_attention_derived.md · `LinearFunction`: our backward pass
 def linear_inputs(*leading: int, bias: bool = True) -> list[Tensor | None]:
-    """Random x [..., 3], weight [2, 3] and bias [2] in float64, all of which want gradients."""
+    """Random x [..., 3], weight [2, 3] and bias [2] in float64, all with gradients."""
     g = torch.Generator().manual_seed(1)
     shapes = [(*leading, 3), (2, 3), (2,)][: 3 if bias else 2]
     tensors = [torch.randn(s, generator=g, dtype=torch.float64).requires_grad_() for s in shapes]
@@ -123,6 +123,12 @@ def test_linear_starts_uniform_in_one_over_root_in_features():
     assert abs(layer.weight.mean().item()) < 0.003, "more than 7 standard errors away from 0"
     out = layer(torch.randn(500, 100, generator=torch.Generator().manual_seed(4))) - layer.bias
     assert math.isclose(out.var().item(), 1 / 3, rel_tol=0.1), "the factor 1/√I should keep the variance"
+    starts = []
+    for kind in (Linear, nn.Linear):
+        torch.manual_seed(0)
+        starts.append(kind(100, 200))
+    for mine, theirs in zip(*(start.parameters() for start in starts), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-5), "the same seed must give PyTorch's start"
 
 
 def test_linear_refuses_wrong_sizes():

@@ -15,6 +15,7 @@ from book.press.tidy import untidy
 from book.press.write import diff, files_on_disk, moved
 
 LONGEST_CELL = 40  # of those that a reader sees; a folded one may be
+LONGEST_CLASS = 55  # a class with its docstring stands in one piece
 LONGEST_FOLDED = 90
 FOLDED = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 COMPARISONS = {"allclose", "equal", "isclose", "array_equal", "is_close"}
@@ -66,7 +67,8 @@ def canonical(chapter: Chapter) -> Iterator[str]:
 
 def short_cells(chapter: Chapter) -> Iterator[str]:
     for cell in chapter.code:
-        most = LONGEST_FOLDED if FOLDED & set(cell.tags) else LONGEST_CELL
+        one_class = len(cell.tree.body) == 1 and isinstance(cell.tree.body[0], ast.ClassDef)
+        most = LONGEST_FOLDED if FOLDED & set(cell.tags) else LONGEST_CLASS if one_class else LONGEST_CELL
         if (length := len(cell.source.splitlines())) > most:
             yield f"{place(cell)}: the cell has {length} lines, more than {most}; split it by its ideas"
 
