@@ -1,11 +1,18 @@
 """Widgets of the pages: what a chapter's cell hands to them. `AUTHORS.md` says how to add one."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from IPython.display import display
 
-__all__ = ["start", "start_script"]
+__all__ = ["script_names", "start", "start_script"]
+
+
+def script_names(widgets: Iterable[str]) -> list[str]:
+    """The scripts that a page with these widgets loads, in their order."""
+    wanted = sorted(set(widgets))
+    return ["play", *(["encoder"] if "live-model" in wanted else []), *wanted]
 
 
 def start_script(name: str, values: dict[str, Any]) -> str:

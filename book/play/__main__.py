@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from types import ModuleType
 
-from book.play import start_script
+from book.play import script_names, start_script, weights
 from book.press.floors import ROOT
 
 FOLDER, ORACLES = ROOT / "book" / "play", ROOT / "tests" / "book" / "play_oracles"
@@ -57,10 +57,10 @@ def caption(name: str) -> str:
 
 def preview(name: str, folder: Path = ROOT / "_build" / "play") -> Path:
     """Write a page with one widget, everything inlined; open it from the disk."""
-    scripts = "".join(
-        f"<script>\n{(FOLDER / f'{part}.js').read_text(encoding='utf-8')}\n</script>"
-        for part in ("play", name)
-    )
+    sources = [(FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in script_names([name])]
+    scripts = "".join(f"<script>\n{source}\n</script>" for source in sources)
+    if name == "live-model":
+        weights.write(folder / "weights")
     page = PAGE.format(
         name=name,
         style=(FOLDER / "play.css").read_text(encoding="utf-8"),
@@ -76,9 +76,17 @@ def preview(name: str, folder: Path = ROOT / "_build" / "play") -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m book.play", description=__doc__)
-    parser.add_argument("command", choices=["preview"])
-    parser.add_argument("names", nargs="+", metavar="NAME")
-    for name in parser.parse_args().names:
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("preview", help="one widget on a page of its own, in _build/play")
+    show.add_argument("names", nargs="+", metavar="NAME")
+    commands.add_parser("measure", help="the page's rounded models on SST-2, recorded in book/runs/play.json")
+    arguments = parser.parse_args()
+    if arguments.command == "measure":
+        from book.play.measure import record  # here, because it loads torch
+
+        print(record())
+        return
+    for name in arguments.names:
         print(preview(name))
 
 

@@ -9,6 +9,7 @@ from myst_nb.ext.glue.directives import PasteFigureDirective
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from book.play import script_names
 from book.press.floors import ROOT
 
 FOLDER = ROOT / "book" / "play"
@@ -65,20 +66,23 @@ def as_figure(kind: str):
 
 
 def copy_scripts(app: Sphinx) -> None:
-    """The widgets' scripts and style, into the book's static files."""
+    """The widgets' scripts, their style, and the weights of the live model, into the book's static files."""
     if app.builder.format == "html":
+        from book.play import weights  # here, because it loads torch
+
         target = Path(app.outdir, "_static", "play")
         target.mkdir(parents=True, exist_ok=True)
         for source in [*FOLDER.glob("*.js"), *FOLDER.glob("*.css")]:
             shutil.copyfile(source, target / source.name)
+        weights.write(target / "weights")
 
 
 def add_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """The scripts of the widgets that a page holds, and none on a page without one; paint waits for none of them."""
-    widgets = sorted({node["play"] for node in doctree.findall(play)}) if doctree else []
+    widgets = {node["play"] for node in doctree.findall(play)} if doctree else set()
     if widgets:
         app.add_css_file("play/play.css")
-        for name in ("play", *widgets):
+        for name in script_names(widgets):
             app.add_js_file(f"play/{name}.js", loading_method="defer")
 
 

@@ -36,7 +36,7 @@ def sources() -> list[Path]:
     files = [
         *(ROOT / PACKAGE).glob("*.py"),
         *(ROOT / "book").glob("*.py"),
-        ROOT / "book" / "play" / "__init__.py",
+        *(ROOT / "book" / "play").glob("*.py"),
         *(ROOT / "configs").glob("*.yaml"),
     ]
     files += [p for p in (ROOT / "book" / "runs").rglob("*") if p.is_file()]

@@ -4,6 +4,7 @@ Each is opened from the disk on a page of its own, as `python -m book.play previ
 """
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -63,6 +64,8 @@ def opened(browser, pages):
         page.goto(pages[name])
         figure = page.locator(f"figure[data-play='{name}']")
         figure.locator("[data-play-output]").wait_for()
+        if name == "live-model":
+            figure.locator("[data-probability]").wait_for()
         return figure
 
     yield open_page
@@ -163,7 +166,8 @@ def test_a_widget_is_played_by_keyboard_and_goes_back(opened, name):
                 break
         assert control.evaluate(value) != before, "a key moves every control"
     figure.locator("[data-play-reset]").press("Enter")
-    assert output.inner_text() == first, "a reset leads back to the beginning"
+    same = "([node, text]) => node.innerText === text"  # a reset leads back to the beginning
+    page.wait_for_function(same, arg=[output.element_handle(), first], timeout=10_000)
 
 
 BUILT = {
@@ -192,22 +196,14 @@ def test_a_built_page_holds_its_widget(browser, name):
 def test_a_page_gives_its_widget_the_numbers_of_its_oracle(browser, name):
     page = browser.new_page()
     page.goto(BUILT[name].as_uri())
-    script = page.locator(f"script[data-play-start='{name}']")
-    found = page.evaluate("text => JSON.parse(text)", script.text_content())
+    found = json.loads(page.locator(f"script[data-play-start='{name}']").text_content() or "")
     page.close()
-    import json
-
     wanted = json.loads(json.dumps(oracle(name).start(), default=lambda value: value.tolist()))
-    assert found.keys() == wanted.keys()
-    for key in wanted:
-        assert found[key] == pytest.approx(wanted[key]) if isinstance(wanted[key], float) else True, key
-    same = json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
-    assert same or nearly(found, wanted), (
-        f"{name}: the chapter's cell hands over other numbers than the oracle"
-    )
+    assert nearly(found, wanted), f"{name}: the chapter's cell hands over other numbers than the oracle"
 
 
 def nearly(a: object, b: object) -> bool:
+    """Equal, numbers to five digits."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(nearly(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
