@@ -85,7 +85,7 @@
     const who = place(tools.select("Look into", { first: NAMES.first, shipped: NAMES.shipped }, "first"));
     const layer = place(tools.select("Layer", { 0: "1" })), head = place(tools.select("Head", { 0: "1" }));
     const off = place(tools.checkbox("switch this head off")), hidden = place(tools.select("Hide from the others", { "": "no token" }));
-    const unscaled = place(tools.checkbox("drop √d_k")), shuffle = place(tools.checkbox("shuffle the positions"));
+    const unscaled = place(tools.checkbox("drop √dₖ")), shuffle = place(tools.checkbox("shuffle the positions"));
 
     function options(node, names) {
       if (node.options.length === names.length && names.every((name, i) => node.options[i].text === name)) return;

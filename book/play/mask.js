@@ -35,7 +35,7 @@ play.widget("mask", (figure, start, tools) => {
       const wrong = Number.isNaN(value) || (!mask[i][j] && value !== 0);
       cell.textContent = tools.number(value);
       cell.classList.toggle("play-bad", wrong);
-      cell.style.background = tools.shade(shown.value === "weights" ? "query" : "value", 2 * Math.abs(value));
+      cell.style.background = wrong ? "none" : tools.shade(shown.value === "weights" ? "query" : "value", 2 * Math.abs(value));
       cell.style.borderStyle = mask[i][j] ? "solid" : "dashed";
       cell.setAttribute("aria-pressed", mask[i][j]);
       cell.setAttribute("aria-label", `${name(i, j)}: ${mask[i][j] ? "allowed" : "forbidden"}, ${cell.textContent}`);

@@ -9,18 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-playwright = pytest.importorskip("playwright.sync_api")
-
-from book.play import weights  # noqa: E402
-from book.play.__main__ import preview  # noqa: E402
-from book.play.measure import RECORD, measured  # noqa: E402
-from book.press.floors import ROOT  # noqa: E402
-from minitransformer.cli import check_text  # noqa: E402
-from minitransformer.data import load_sst2, load_sst2_test, sst2_is_present, toy_reviews  # noqa: E402
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification  # noqa: E402
-from minitransformer.runs import load_run  # noqa: E402
-from minitransformer.tokenizer import load_tokenizer  # noqa: E402
-from tests.book.test_play import browser  # noqa: E402, F401
+from book.play import weights
+from book.play.__main__ import preview
+from book.play.measure import RECORD, measured
+from book.press.floors import ROOT
+from minitransformer.cli import check_text
+from minitransformer.data import load_sst2, load_sst2_test, sst2_is_present, toy_reviews
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification
+from minitransformer.runs import load_run
+from minitransformer.tokenizer import load_tokenizer
+from tests.book.test_pages import browser  # noqa: F401
 
 pytestmark = pytest.mark.browser
 AWKWARD = [
@@ -78,7 +76,7 @@ def tiny(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def page(browser, tmp_path_factory, tiny):  # noqa: F811
+def page(browser, tmp_path_factory, tiny):
     """A bare page with the encoder and all weights: those of the book, and those of the small random models."""
     folder = tmp_path_factory.mktemp("encoder")
     names = []
@@ -233,7 +231,7 @@ def test_the_scripts_stay_small(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def live(browser):  # noqa: F811
+def live(browser):
     """The widget with both models loaded."""
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     complaints: list[str] = []

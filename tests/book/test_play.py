@@ -3,38 +3,21 @@
 Each is opened from the disk on a page of its own, as `python -m book.play preview NAME` writes it.
 """
 
-import importlib.util
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed", allow_module_level=True)
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
 from book.play.__main__ import ORACLES, oracle, preview
 from book.press.floors import ROOT
+from tests.book.test_pages import browser, violations  # noqa: F401
 
 pytestmark = pytest.mark.browser
 NAMES = sorted(path.stem.replace("_", "-") for path in ORACLES.glob("[a-z]*.py"))
 LOOKS = [(1300, False), (1300, True), (390, False), (390, True)]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-AXE = ROOT / "tests" / "book" / "axe" / "axe.min.js"
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 CONTROLS = "input, select, textarea, button"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "no Chromium found: install it, or name it in the environment variable CHROMIUM"
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +110,7 @@ def test_a_widget_fits_and_can_be_read(opened, name, width, dark):
     wide = page.evaluate("() => document.scrollingElement.scrollWidth - window.innerWidth")
     assert wide <= 0, f"{name} is {wide} px wider than the page"
     assert figure.locator("figcaption").inner_text().strip().startswith("Before"), "a caption asks first"
-    page.add_script_tag(path=str(AXE))
-    rules = "tags => axe.run({runOnly: tags}).then(found => found.violations.map(v => [v.id, v.nodes.map(n => n.html + n.failureSummary)]))"
-    violations = page.evaluate(rules, WCAG)
-    assert not violations, "\n".join(map(str, violations))
+    assert not violations(page), "\n".join(violations(page))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,6 +134,12 @@ def test_a_widget_is_played_by_keyboard_and_goes_back(opened, name):
     for _ in range(stops - 1):
         page.keyboard.press("Tab")
     assert page.evaluate("() => 'playReset' in document.activeElement.dataset"), "the reset comes last"
+    same = "([node, text]) => node.innerText === text"
+
+    def back() -> None:
+        figure.locator("[data-play-reset]").press("Enter")
+        page.wait_for_function(same, arg=[figure.locator("[data-play-output]").element_handle(), first])
+
     for control in figure.locator("input[type=range], select, input[type=checkbox]").all():
         if not control.is_enabled() or not control.is_visible():
             continue
@@ -165,9 +151,7 @@ def test_a_widget_is_played_by_keyboard_and_goes_back(opened, name):
             if control.evaluate(value) != before:
                 break
         assert control.evaluate(value) != before, "a key moves every control"
-    figure.locator("[data-play-reset]").press("Enter")
-    same = "([node, text]) => node.innerText === text"  # a reset leads back to the beginning
-    page.wait_for_function(same, arg=[output.element_handle(), first], timeout=10_000)
+        back()
 
 
 BUILT = {
@@ -213,9 +197,5 @@ def nearly(a: object, b: object) -> bool:
 
 
 def test_every_widget_has_an_oracle() -> None:
-    scripts = {path.stem for path in (ROOT / "book" / "play").glob("*.js")} - {
-        "play",
-        "encoder",
-        "live-model",
-    }
+    scripts = {path.stem for path in (ROOT / "book" / "play").glob("*.js")} - {"play", "encoder"}
     assert scripts == set(NAMES), "each of book/play/NAME.js has tests/book/play_oracles/NAME.py"
