@@ -34,6 +34,7 @@ play.widget("mask", (figure, start, tools) => {
       const value = rows[i][shown.value][j], cell = cells[i][j];
       const wrong = Number.isNaN(value) || (!mask[i][j] && value !== 0);
       cell.textContent = tools.number(value);
+      cell.dataset.playValue = `cell_${i}_${j}`;
       cell.classList.toggle("play-bad", wrong);
       cell.style.background = wrong ? "none" : tools.shade(shown.value === "weights" ? "query" : "value", 2 * Math.abs(value));
       cell.style.borderStyle = mask[i][j] ? "solid" : "dashed";
@@ -45,12 +46,12 @@ play.widget("mask", (figure, start, tools) => {
       const empty = !mask[i].some(Boolean), right = Math.abs(sum - (empty ? 0 : 1)) < 1e-6;
       tools.html(list, "span", { class: right ? "" : "play-bad" }, `${tokens[i]} ${tools.number(sum)}${i < 5 ? ", " : ""}`);
     });
-    const leaks = rows.flatMap((r, i) => r.weights.filter((w, j) => !mask[i][j] && !Number.isNaN(w)));
+    const leak = rows.flatMap((r, i) => r.weights.filter((w, j) => !mask[i][j] && !Number.isNaN(w))).reduce((a, b) => a + b, 0);
     tools.say(
-      "{whole} of {all} rows sum to one. The largest weight on a forbidden key is {leak}. NaN: {nan} of the weights, {lost} of the gradients.",
+      "{whole} of {all} rows sum to one. Forbidden keys hold a weight of {leak} in all. NaN: {nan} of the weights, {lost} of the gradients.",
       {
         whole: sums.filter((sum) => Math.abs(sum - 1) < 1e-6).length, all: tokens.length,
-        leak: tools.number(Math.max(0, ...leaks)),
+        leak: tools.number(leak),
         nan: count(["weights", Number.isNaN]), lost: count(["gradient", Number.isNaN]),
       });
   };

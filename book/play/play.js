@@ -142,12 +142,15 @@ window.play = (() => {
       /** Follow the pointer over a node of a drawing; give the same by a control, for the keyboard. */
       drag(node, moved) {
         const root = node.ownerSVGElement || node;
-        node.style.touchAction = "none";
+        node.style.touchAction = "none"; // a finger drags, the page stays
+        node.style.cursor = "grab";
         node.addEventListener("pointerdown", (event) => {
-          const at = (e) => { const p = new DOMPoint(e.clientX, e.clientY).matrixTransform(root.getScreenCTM().inverse()); moved(p.x, p.y); };
-          const end = () => { removeEventListener("pointermove", at); removeEventListener("pointerup", end); };
+          const back = root.getScreenCTM().inverse(); // now: a redrawn stage no longer holds this drawing
+          const at = (e) => { const p = new DOMPoint(e.clientX, e.clientY).matrixTransform(back); moved(p.x, p.y); };
+          const ends = ["pointerup", "pointercancel"];
+          const end = () => { removeEventListener("pointermove", at); ends.forEach((name) => removeEventListener(name, end)); };
           addEventListener("pointermove", at);
-          addEventListener("pointerup", end);
+          ends.forEach((name) => addEventListener(name, end));
           at(event);
         });
       },

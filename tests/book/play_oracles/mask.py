@@ -16,7 +16,7 @@ def start() -> dict:
     return {"tokens": TOKENS, "scores": SCORES, "values": VALUES, "mask": MASK}
 
 
-def answer(way: str, mask: torch.Tensor) -> dict[str, float]:
+def answer(way: str, mask: torch.Tensor, shown: str = "weights") -> dict[str, float]:
     scores = SCORES.clone().requires_grad_()
     forbidden = torch.zeros(6, 6).masked_fill(~mask, -math.inf)
     weights = {
@@ -28,13 +28,14 @@ def answer(way: str, mask: torch.Tensor) -> dict[str, float]:
     }[way]()
     (weights @ VALUES).sum().backward()
     leaks = weights[~mask].detach()
+    cells = weights.detach() if shown == "weights" else scores.grad
     return {
         "whole": ((weights.sum(-1) - 1).abs() < 1e-6).sum().item(),
         "all": 6,
-        "leak": max([0.0, *leaks[~leaks.isnan()].tolist()]),
+        "leak": leaks.nansum().item(),
         "nan": weights.isnan().sum().item(),
         "lost": scores.grad.isnan().sum().item(),
-    }
+    } | {f"cell_{i}_{j}": cells[i, j].item() for i in range(6) for j in range(6)}
 
 
 def states() -> list:
@@ -47,6 +48,7 @@ def states() -> list:
     for way in ("scores", "weights", "infinity", "repaired", "lowest"):
         choose = [("The mask is applied as", way)]
         found.append((choose, answer(way, MASK)))
+        found.append(([*choose, ("The cells show", "gradient")], answer(way, MASK, "gradient")))
         found.append(([*choose, ("query film, key not:", "click")], answer(way, one_more)))
         found.append(([*choose, ("query all, key all:", "click")], answer(way, some)))
     return found
