@@ -43,7 +43,7 @@ pdf: $(STAMP)            ## the book as one PDF, printed by Chromium: _build/boo
 	  --print-to-pdf=_build/book.pdf file://$(CURDIR)/_build/singlehtml/book.html
 
 browser: $(STAMP)        ## the rendered book in Chromium: run `make book` first
-	$(BIN)/pytest -m browser tests/book/test_pages.py
+	$(BIN)/pytest -m browser tests/book/test_pages.py tests/book/test_play.py tests/book/test_live_model.py
 
 lab: $(STAMP)            ## read and run the chapters in JupyterLab
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lab]'

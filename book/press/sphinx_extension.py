@@ -36,6 +36,7 @@ def sources() -> list[Path]:
     files = [
         *(ROOT / PACKAGE).rglob("*.py"),
         *(ROOT / "book").glob("*.py"),
+        *(ROOT / "book" / "play").glob("*.py"),
         *(ROOT / "configs").glob("*.yaml"),
     ]
     files += [p for p in (ROOT / "book" / "runs").rglob("*") if p.is_file()]

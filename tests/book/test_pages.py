@@ -31,6 +31,8 @@ FLAGS = [
     "--no-first-run",
     "--disable-background-networking",
 ]
+AXE = ROOT / "tests" / "book" / "axe" / "axe.min.js"  # axe-core, for tests alone
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,22 @@ def test_page_is_whole_and_stays_at_home(browser, site, path):
     typeset = page.locator(".math mjx-container").count()
     assert typeset >= formulas, f"{formulas - typeset} of {formulas} formulas are not typeset"
     assert page.locator("mjx-merror").count() == 0, "MathJax reports an error in a formula"
+    page.close()
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds on a page against WCAG 2.1 AA."""
+    page.add_script_tag(path=str(AXE))
+    found = page.evaluate("tags => axe.run({runOnly: tags}).then(found => found.violations)", WCAG)
+    return [f"{v['id']}: {node['html']}\n{node['failureSummary']}" for v in found for node in v["nodes"]]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_page_can_be_read_by_everyone(browser, site, path, dark):
+    page, _, _ = opened(browser, f"{site}/{path}", dark=dark)
+    found = violations(page)
+    assert not found, f"{len(found)} violations of WCAG 2.1 AA:\n" + "\n".join(found[:20])
     page.close()
 
 
