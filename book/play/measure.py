@@ -9,7 +9,7 @@ from book.play.weights import MODELS, rounded_weights
 from book.press.floors import ROOT
 from minitransformer.data import collate, load_sst2, load_sst2_test
 from minitransformer.evaluate import predict
-from minitransformer.runs import load_run
+from minitransformer.experiment.folder import load_run
 
 RECORD = ROOT / "book" / "runs" / "play.json"
 

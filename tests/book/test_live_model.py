@@ -15,8 +15,8 @@ from book.play.measure import RECORD, measured
 from book.press.floors import ROOT
 from minitransformer.cli import check_text
 from minitransformer.data import load_sst2, load_sst2_test, sst2_is_present, toy_reviews
+from minitransformer.experiment.folder import load_run
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
-from minitransformer.runs import load_run
 from minitransformer.tokenizer import load_tokenizer
 from tests.book.test_pages import browser  # noqa: F401
 
