@@ -332,7 +332,9 @@ def in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
             f"{folder} is in use by another process: wait for it, or name another folder"
         ) from None
     except (OSError, NotImplementedError) as error:
-        raise OSError(f"{folder} cannot be locked, so nothing can be written there: {error}") from None
+        if not folder.is_dir() or os.access(folder, os.W_OK):
+            raise OSError(f"{folder} cannot be locked, so nothing can be written there: {error}") from None
+        # a folder that can only be read needs no lock
     try:
         yield folder
     finally:

@@ -316,7 +316,7 @@ def test_fit_writes_a_folder_that_tells_the_whole_run() -> None:
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()) as out:
         folder = Path(base, "run")
         metrics = fit(short_run(tensorboard=True), folder)
-        names = sorted(path.name for path in folder.iterdir())
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         files = {"config.yaml", "run.json", "metrics.jsonl", "predictions.jsonl", "tokenizer.json"}
         files |= {"config.json", "model.safetensors"}
         assert set(names) == files | {"checkpoints", "tensorboard"} and files <= set(RUN_FILES)
@@ -1174,7 +1174,10 @@ def test_a_run_repeats_whole_sentences_but_counts_words_once():
 def test_search_passes_over_what_others_are_at() -> None:
     changes: dict[str, str | int | float | bool] = {"training.epochs": 1, "data.train_size": 64}
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
-        plan = SearchConfig("two", "../configs/toy.yaml", [1], {"a": changes, "b": changes})
+        Path(base, "base.yaml").write_text(
+            "name: b\ndata: {name: toy}\nmodel: {vocab_size: 300, d_model: 8}\n"
+        )
+        plan = SearchConfig("two", str(Path(base, "base.yaml")), [1], {"a": changes, "b": changes})
         with in_use(Path(base, "a_seed1")), redirect_stderr(StringIO()) as said:
             search(plan, base)
         assert said.getvalue().startswith("passed over: ") and Path(base, "b_seed1", "run.json").exists()
