@@ -1,17 +1,21 @@
 """The press, on small chapters made for the purpose."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from book.press.__main__ import main
 from book.press.check import check
-from book.press.floors import CHAPTERS, ROOT
+from book.press.floors import CHAPTERS, PACKAGE, ROOT, TESTS
 from book.press.read import PressError, chapter_paths, read_chapter, read_chapters
-from book.press.tangle import read_book, superseded, tangle
+from book.press.tangle import Book, read_book, superseded, tangle
 from book.press.tidy import FILTER, tidied, tidy
 from book.press.write import files_on_disk, write
 
@@ -468,36 +472,109 @@ def test_format_writes_only_what_changes(tmp_path):
     assert tidy([path]) == []
 
 
+@cache
+def mentioned(source: str) -> frozenset[str]:
+    """The modules that a piece of code names in full, as a patch does in a string."""
+    return frozenset(re.findall(rf"\b{PACKAGE}\.(\w+)", source))
+
+
+def reached(book: Book, homes: dict[str, str], module: str, test: str) -> frozenset:
+    """All that a test can reach by names: itself, definitions of the package with their text, and imports."""
+    found: set = set()
+    waiting = [("", book.tests[module], test)]  # "" stands for the file of tests
+
+    def whole(modules: Iterable[str]) -> None:
+        for each in book.modules.keys() & modules:
+            waiting.extend((each, book.modules[each], name) for name in book.modules[each].definitions)
+
+    while waiting:
+        home, unit, name = waiting.pop()
+        definition = unit.definitions[name]
+        if (home, name, definition.source) in found:
+            continue
+        found.add((home, name, definition.source))
+        whole(mentioned(definition.source))
+        for used in definition.free:
+            item = book.imports[definition.chapter.path].get(used)
+            if used in unit.definitions:
+                waiting.append((home, unit, used))
+            elif item is None or (item.module.startswith(PACKAGE) and item.name in homes):
+                origin = item.name if item and item.name else used
+                waiting.append((homes[origin], book.modules[homes[origin]], origin))
+            else:
+                found.add(item.statement)
+                if item.statement == f"import {PACKAGE}":
+                    whole(book.modules)
+                elif item.module.startswith(PACKAGE):
+                    whole([item.name or item.module.split(".")[1]])
+    return frozenset(found)
+
+
+def tests_of_days(books: dict[int, Book]) -> dict[int, list[str]]:
+    """For each day the tests that no later day runs on the same code; those of the last are all its tests."""
+    later: set[frozenset] = set()
+    chosen = {}
+    for day in sorted(books, reverse=True):
+        homes = books[day].homes
+        tests = {
+            (module, name): reached(books[day], homes, module, name)
+            for module, unit in books[day].tests.items()
+            for name in unit.definitions
+            if name.startswith("test_")
+        }
+        new = [key for key, code in tests.items() if code not in later]
+        chosen[day] = [f"{TESTS}/test_{module}.py::{name}" for module, name in new]
+        later |= set(tests.values())
+    return chosen
+
+
+@cache
+def tests_of_the_book() -> dict[int, list[str]]:
+    days = [chapter.day for chapter in read_chapters()]
+    return tests_of_days({day: read_book(read_chapters(through=day)) for day in days})
+
+
+def test_as_of_a_day_those_tests_run_whose_code_later_days_change(tmp_path):
+    quadruple = "def quadruple(x: float) -> float:\n    return double(double(x))"
+    other = "def test_other():\n    assert 1 + 1 == 2"
+    calls = "def test_quadruple():\n    assert quadruple(1) == 4"
+    whole = "def test_whole():\n    assert minitransformer.double(2) == 4"
+    patched = 'def test_patched():\n    with patch("minitransformer.linear.double"):\n        assert True'
+    imports = cell("from unittest.mock import patch\n\nimport minitransformer")
+    body = imports + cell(LINEAR, "export") + cell(quadruple, "export")
+    write_chapter(tmp_path, body + "".join(cell(test, "test") for test in (other, calls, whole, patched)))
+    write_chapter(tmp_path, cell("def more():\n    return 1", "export", module="attention"), 2, "attention")
+    write_chapter(tmp_path, cell(LINEAR.replace("2 * x", "x + x"), "export"), 3)
+    books = {day: read_book(read_chapters(tmp_path / "chapters", day)) for day in (1, 2, 3)}
+    chosen = {day: [test.split("::")[1] for test in tests] for day, tests in tests_of_days(books).items()}
+    everything = ["test_other", "test_quadruple", "test_whole", "test_patched"]
+    assert chosen == {1: ["test_whole"], 2: everything[1:], 3: everything}
+
+
+AS_OF_A_DAY = """
+import importlib, pathlib, sys
+import pytest
+for path in sorted(pathlib.Path("minitransformer").glob("*.py")):
+    print(importlib.import_module(f"minitransformer.{path.stem}").__file__)
+tests = sys.argv[1:]
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]) if tests else 0)
+"""
+
+
 @pytest.mark.parametrize("day", [chapter.day for chapter in read_chapters()])
 def test_the_package_of_every_day_imports_and_passes_its_tests(tmp_path, monkeypatch, day):
     monkeypatch.setattr(sys, "argv", ["press", "export", "--through", str(day), "--into", str(tmp_path)])
     assert main() == 0
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("runs", "__pycache__"))
     (tmp_path / "conftest.py").write_text("")
-    mine, final = (
-        {path.name: path.read_bytes() for path in sorted(folder.glob("minitransformer/*.py"))}
-        for folder in (tmp_path, ROOT)
-    )
-    if mine != final:  # else it is the package itself, whose tests run beside this one
-        pytest_run = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            "tests",
-        ]
-        done = subprocess.run(pytest_run, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-3000:]
-    assert (
-        f"{tmp_path}"
-        in subprocess.run(
-            [sys.executable, "-c", "import minitransformer; print(minitransformer.__file__)"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        ).stdout
-    )
+    last = max(tests_of_the_book())
+    tests = (
+        [] if day == last else tests_of_the_book()[day]
+    )  # the last is the package, whose tests run beside this one
+    command = [sys.executable, "-c", AS_OF_A_DAY, *tests]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    modules = len(list(tmp_path.glob("minitransformer/*.py")))
+    assert all(line.startswith(f"{tmp_path}") for line in done.stdout.splitlines()[:modules])
+    assert not tests or f"{len(tests)} passed" in done.stdout
