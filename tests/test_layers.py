@@ -206,7 +206,9 @@ def test_relu_and_gelu_side_by_side():
 # chapters/day03_encoder_layer.md · The feed-forward network: think about one token at a time
 def test_feed_forward_refuses():
     assert "d_ff must be an integer of at least 1, got 0" in message_of(lambda: PositionwiseFeedForward(4, 0))
-    assert "dropout must lie in [0, 1), got 1.0" in message_of(lambda: PositionwiseFeedForward(4, 7, 1.0))
+    assert "dropout must be a number in [0, 1), got 1.0" in message_of(
+        lambda: PositionwiseFeedForward(4, 7, 1.0)
+    )
     assert "['gelu', 'relu'], got 'tanh'" in message_of(
         lambda: PositionwiseFeedForward(4, 7, activation="tanh")
     )
