@@ -202,7 +202,8 @@ class MaskedLMObjective:
         hidden = model.encoder(seen.to(device), mask)
         logits = model.name_tokens(hidden[chosen.to(device)])
         wanted, known = batch["input_ids"][chosen].to(device), labels >= 0
-        token_loss = F.cross_entropy(logits, wanted)
+        token_loss = F.cross_entropy(logits, wanted, reduction="sum")
+        token_loss = token_loss / max(1, len(wanted))
         label_loss = token_loss.new_zeros(())
         if self.label_weight > 0 and known.any():
             label_loss = F.cross_entropy(model.classify(hidden, mask)[known], labels[known])
