@@ -71,6 +71,8 @@ class SinusoidalPositionalEncoding(nn.Module):
     Raises ValueError if T exceeds max_length or C is not d_model.
     """
 
+    encoding: Tensor  # for type checkers: what `register_buffer` makes
+
     def __init__(self, d_model: int, max_length: int = 512):
         super().__init__()
         self.register_buffer("encoding", sinusoidal_encoding(max_length, d_model), persistent=False)
