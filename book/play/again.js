@@ -23,7 +23,7 @@ play.widget("again", (figure, start, tools) => {
     winners.forEach((value) => { const b = Math.round(value * 4) / 4; bins.set(b, (bins.get(b) || 0) + 1); });
     const tall = Math.min(9, 90 / Math.max(...bins.values()));
     bins.forEach((n, b) => tools.svg(drawing, "rect", { x: across(b) - 5, y: 150 - n * tall, width: 10, height: n * tall, style: "fill: var(--play-bad-fill)" }));
-    tools.axis(drawing, across, { y: 150, count: 8, label: "accuracy in %: dots the last search, bars the winners so far" });
+    tools.axis(drawing, across, { y: 150, count: 8, label: "accuracy in %" });
     tools.say("After {done} searches: the last winner, variant {best}, stands at {last} %. The winners' mean is {mean} %, which is {curse} points above the truth.", {
       done, best: best + 1, last: tools.number(last[best]), mean: tools.number(mean(winners)), curse: tools.number(mean(winners) - truth),
     });

@@ -17,7 +17,7 @@ play.widget("ball", (figure, start, tools) => {
     const end = path.slice(-50).map(([, x]) => loss(x)), mean = end.reduce((a, b) => a + b, 0) / end.length;
     const floor = (rate.valueAsNumber * strength.valueAsNumber ** 2) / (2 * (2 - rate.valueAsNumber));
     const drawing = tools.drawing(width, 210, "the ball's place after each step");
-    const across = tools.scale([0, steps], [36, width - 12]), up = tools.scale([-5, 5], [160, 14]);
+    const across = tools.scale([0, steps], [36, width - 12]), up = tools.scale([-5, 5], [160, 30]);
     tools.axis(drawing, across, { y: 160, count: width < 500 ? 4 : 8, label: "step" });
     tools.axis(drawing, up, { x: 36, count: 4, label: "place (the bowl's lowest point is 0)" });
     tools.svg(drawing, "path", { d: tools.path([[0, 0], [steps, 0]].map(([x, y]) => [across(x), up(y)])), style: "stroke: var(--play-neutral)", "stroke-dasharray": "4 3" });

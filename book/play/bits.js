@@ -34,7 +34,7 @@ play.widget("bits", (figure, start, tools) => {
     const grow = 2 ** scale.valueAsNumber, all = start.gradients.map(([power, count]) => [power + scale.valueAsNumber, count]);
     const total = all.reduce((sum, [, n]) => sum + n, 0), share = (test) => (100 * all.reduce((sum, [p, n]) => sum + (test(p) ? n : 0), 0)) / total;
     const lost = share((p) => p < -25), over = share((p) => p >= 16), drawing = tools.drawing(width, 170, "sizes of gradients as powers of two, and where fp16 ends");
-    const across = tools.scale([-48, 24], [30, width - 12]), up = tools.scale([0, Math.max(...all.map(([, n]) => n))], [128, 12]);
+    const across = tools.scale([-48, 24], [30, width - 12]), up = tools.scale([0, Math.max(...all.map(([, n]) => n))], [128, 30]);
     all.forEach(([p, n]) => tools.svg(drawing, "rect", {
       x: across(p), y: up(n), width: Math.max(1, across(1) - across(0) - 1), height: 128 - up(n),
       style: `fill: var(--play-${p < -25 || p >= 16 ? "bad" : "query"})`,

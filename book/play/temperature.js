@@ -18,7 +18,7 @@ play.widget("temperature", (figure, start, tools) => {
     const full = groups.filter((group) => group.n), all = sure.length;
     const error = full.reduce((sum, group) => sum + Math.abs(group.right - group.sure) / all, 0);
     const side = Math.min(width, 420), drawing = tools.drawing(side, 250, "accuracy against confidence; on the line a model is as often right as it believes");
-    const across = tools.scale([0.5, 1], [44, side - 14]), up = tools.scale([0, 1], [200, 16]);
+    const across = tools.scale([0.5, 1], [44, side - 14]), up = tools.scale([0, 1], [200, 30]);
     tools.axis(drawing, across, { y: 200, count: 5, label: "confidence" });
     tools.axis(drawing, up, { x: 44, count: 4, label: "accuracy" });
     tools.svg(drawing, "path", { d: tools.path([[0.5, 0.5], [1, 1]].map(([x, y]) => [across(x), up(y)])), style: "stroke: var(--play-neutral)" });
