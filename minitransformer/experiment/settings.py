@@ -37,7 +37,7 @@ def settings(key: str = "") -> Callable[[type[_Settings]], type[_Settings]]:
 
     def decorate(kind: type[_Settings]) -> type[_Settings]:
         rules = ConfigDict(strict=True, extra="forbid")
-        made = dataclass(kind, frozen=True, config=rules)
+        made: Any = dataclass(kind, frozen=True, config=rules)
         make = made.__init__
 
         @wraps(make)
@@ -47,7 +47,7 @@ def settings(key: str = "") -> Callable[[type[_Settings]], type[_Settings]]:
             except ValidationError as error:
                 raise ValueError(_refusal(made, key, error)) from None
 
-        made.__init__ = __init__  # type: ignore[method-assign]
+        made.__init__ = __init__
         return made
 
     return decorate
@@ -58,7 +58,7 @@ def _refusal(kind: Any, key: str, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     if first["type"] == "value_error":  # from a check of our own, which names it all
         return str(first["ctx"]["error"])
-    names = dict(enumerate(item.name for item in fields(kind)))
+    names: dict[Any, Any] = dict(enumerate(item.name for item in fields(kind)))
     where = (names.get(part, part) for part in first["loc"])  # a value may come unnamed
     name = ".".join(str(part) for part in (key, *where) if part != "")
     if not first["msg"].startswith("Input should"):
@@ -127,22 +127,21 @@ class DataConfig:
     @model_validator(mode="after")
     def _examples_come_from_a_name_or_from_files(self) -> "DataConfig":
         named = f"null where data.name is {self.name!r}"
-        given = "a file, unless data.name is 'sst2' or 'toy'"
         for split in ("train", "validation", "test"):
             path, key = getattr(self, split), f"data.{split}"
             if self.name != "files":
                 require(path is None, key, path, named)
             elif split != "test" or path is not None:
-                require(bool(path), key, path, given)
+                require(bool(path), key, path, "a file where data.name is 'files'")
         return self
 
     def source(self, split: str) -> str:
         """What `load_examples` is asked for: the name of the data set, or a file."""
         path = getattr(self, split, None) if self.name == "files" else self.name
-        if path:
-            return str(path)
         where = f"the split {split!r}: add data.{split}"
-        raise ValueError(f"the run's config names no file for {where}")
+        if not path:
+            raise ValueError(f"the run's config names no file for {where}")
+        return str(path)
 
 
 @settings("training")
