@@ -126,13 +126,13 @@ class DataConfig:
 
     @model_validator(mode="after")
     def _examples_come_from_a_name_or_from_files(self) -> "DataConfig":
-        named = f"null where data.name is {self.name!r}"
+        given = "a file, unless data.name is 'sst2' or 'toy'"
         for split in ("train", "validation", "test"):
-            path, key = getattr(self, split), f"data.{split}"
+            path, at = getattr(self, split), f"data.{split}"
             if self.name != "files":
-                require(path is None, key, path, named)
+                require(path is None, at, path, f"null if data.name is {self.name!r}")
             elif split != "test" or path is not None:
-                require(bool(path), key, path, "a file where data.name is 'files'")
+                require(bool(path), at, path, given)
         return self
 
     def source(self, split: str) -> str:
