@@ -58,7 +58,7 @@ def test_examples_come_from_a_name_or_from_files() -> None:
     assert DataConfig("toy").source("test") == "toy"
     assert "add data.test" in refused(lambda: files.source("test"))
     for make, words in [
-        (lambda: DataConfig("toy", train="a.csv"), "data.train must be null if data.name is 'toy'"),
+        (lambda: DataConfig("toy", train="a.csv"), "data.train must be null where data.name is 'toy'"),
         (lambda: DataConfig(train="a.csv"), "data.validation must be a file"),
         (lambda: DataConfig(train="a.csv", validation="b.csv", test=""), "data.test must be a file"),
         (lambda: DataConfig("toy", min_frequency=0), "data.min_frequency must be greater than or equal to 1, got 0"),

@@ -128,11 +128,11 @@ class DataConfig:
     def _examples_come_from_a_name_or_from_files(self) -> "DataConfig":
         given = "a file, unless data.name is 'sst2' or 'toy'"
         for split in ("train", "validation", "test"):
-            path, at = getattr(self, split), f"data.{split}"
+            own, at = getattr(self, split), f"data.{split}"
             if self.name != "files":
-                require(path is None, at, path, f"null if data.name is {self.name!r}")
-            elif split != "test" or path is not None:
-                require(bool(path), at, path, given)
+                require(own is None, at, own, f"null where data.name is {self.name!r}")
+            elif split != "test" or own is not None:
+                require(bool(own), at, own, given)
         return self
 
     def source(self, split: str) -> str:
