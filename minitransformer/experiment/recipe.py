@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from safetensors.torch import save_file
+from torch import Tensor
 
 from minitransformer.bert import _casing, bert_folder, kept_pieces, read_bert, source_name, wordpiece
 from minitransformer.data import load_examples, load_imdb
@@ -97,6 +98,23 @@ def ship(run: str | Path, folder: str | Path, largest: int = _LARGEST_SHARD) -> 
 
 
 # chapters/workshop_reports.md · A BERT taken over
+def _smaller(
+    folder: Path, vocab_size: int | None, max_length: int, texts: Iterable[str]
+) -> tuple[ModelConfig, dict[str, Tensor], WordPieceTokenizer]:
+    """The BERT in a folder, with `vocab_size` of its entries and the first `max_length` of its positions."""
+    config, tokens, weights = read_bert(folder)
+    casing, ids = _casing(folder), {token: i for i, token in enumerate(tokens)}
+    size = len(tokens) if vocab_size is None else vocab_size
+    kept = kept_pieces(tokens, texts, size, **casing)
+    length = min(max_length, config.max_length)
+    rows = [ids[token] for token in kept]
+    weights["embedding.weight"] = weights["embedding.weight"][rows]
+    weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
+    ours = {"vocab_size": len(kept), "max_length": length}
+    config = replace(config, **ours, padding_id=0, pooling="mean")
+    return config, weights, WordPieceTokenizer(wordpiece(kept, **casing), length)
+
+
 @one_at_a_time
 def convert(
     source: str | Path,
@@ -111,24 +129,19 @@ def convert(
     positions. Returns the config of the model. A ValueError of one sentence refuses whatever is not a BERT's.
     """
     found, folder = bert_folder(source), Path(folder)
-    require(not (folder / "metrics.jsonl").exists(), "the folder", str(folder), "one that holds no run")
-    config, tokens, weights = read_bert(found)
-    casing, ids = _casing(found), {token: i for i, token in enumerate(tokens)}
-    kept = kept_pieces(tokens, texts, len(tokens) if vocab_size is None else vocab_size, **casing)
-    weights["embedding.weight"] = weights["embedding.weight"][[ids[token] for token in kept]]
-    length = min(max_length, config.max_length)
-    weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
-    config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
-    tokenizer = WordPieceTokenizer(wordpiece(kept, **casing), length)
-    origin: dict[str, Any] = {"source": source_name(source), **file_digest(found / "model.safetensors")}
-    origin["vocab_size"] = vocab_size
-    record = {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()}
+    taken = (folder / "metrics.jsonl").exists()
+    require(not taken, "the folder", str(folder), "one that holds no run")
+    config, weights, tokenizer = _smaller(found, vocab_size, max_length, texts)
+    digest = file_digest(found / "model.safetensors")
+    origin = {"source": source_name(source), **digest, "vocab_size": vocab_size}
+    record = {"name": folder.name, "class": "taught", "origin": origin}
+    weights = {f"encoder.{name}": value for name, value in weights.items()}
     write_json(folder / "config.json", asdict(config))
     with writing(folder / "model.safetensors"):
-        save_file({f"encoder.{name}": value for name, value in weights.items()}, folder / "model.safetensors")
+        save_file(weights, folder / "model.safetensors")
     with writing(folder / "tokenizer.json"):
         tokenizer.save(folder / "tokenizer.json")
-    write_json(folder / "run.json", record)
+    write_json(folder / "run.json", {**record, "code": source_state()})
     return config
 
 

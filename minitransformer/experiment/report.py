@@ -77,20 +77,11 @@ def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple
 # chapters/workshop_reports.md · Pictures that change only if the run does
 @contextmanager
 def _drawing(path: Path, width: float, height: float) -> Iterator[Any]:
-    """An empty figure to draw on, which is then written as SVG: equal content gives equal files, in whatever style.
+    """An empty figure to draw on, which is then written as SVG: equal content gives equal files, in whatever style."""
+    from matplotlib import rc_context, style  # here, because few commands draw
+    from matplotlib.figure import Figure
 
-    Raises:
-        ValueError: if matplotlib is not installed.
-    """
-    try:  # here, because few commands draw
-        from matplotlib import rc_context, style
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError(
-            "a report needs matplotlib, which is not installed: pip install matplotlib"
-        ) from None
-
-    with style.context("default"), rc_context({"svg.hashsalt": "minitransformer"}):  # else ids are random
+    with style.context("default"), rc_context({"svg.hashsalt": "minitransformer"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         with writing(path):
@@ -206,6 +197,9 @@ It starts from `{{ record.initial.folder }}/{{ record.initial.file }}`.
 
 {{ look }}
 {% endfor %}
+"""
+
+_ORIGIN = """\
 
 ## Settings
 
@@ -382,7 +376,7 @@ def write_report(folder: str | Path) -> Path:
     splits = ("validation", "test")
     sources = [key for key in ("data", "initial", "machine", "code") if key in record]
     text = render(
-        _REPORT,
+        _REPORT + _ORIGIN,
         record={"initial": None, **record},
         classes=_KINDS,
         notes=notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
