@@ -209,8 +209,8 @@ class TransformerForMaskedLM(TransformerForSequenceClassification):
     def __init__(self, config: ModelConfig):
         super().__init__(config)
         self.transform = Linear(config.d_model, config.d_model)
-        eps = self.encoder.layers[0].norm1.eps  # one ε for all norms
-        self.norm = LayerNorm(config.d_model, eps, config.fused)
+        norms = (m.eps for m in self.encoder.modules() if isinstance(m, LayerNorm))
+        self.norm = LayerNorm(config.d_model, next(norms), config.fused)  # one ε for all
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialize(self.transform)
 

@@ -42,9 +42,8 @@ def mask_tokens(
     allowed = attention_mask & (input_ids >= special)
     size = max(1, round(rate * int(allowed.sum())))
     dice = torch.rand(input_ids.shape, generator=generator).masked_fill(~allowed, 2.0)
-    chosen = (
-        torch.zeros_like(allowed).flatten().index_fill_(0, dice.flatten().topk(size, largest=False)[1], True)
-    )
+    winners = dice.flatten().topk(size, largest=False)[1]
+    chosen = torch.zeros_like(allowed).flatten().index_fill_(0, winners, True)
     chosen = chosen.view_as(allowed) & allowed
     fate = torch.rand(input_ids.shape, generator=generator)
     others = torch.randint(special, vocab_size, input_ids.shape, generator=generator)
@@ -125,8 +124,10 @@ def cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> list[tu
     random = np.random.default_rng((seed, epoch, 1))
     found = []
     for review, (start, stop) in enumerate(spans.tolist()):
-        slack = -(stop - start) % length
-        first = stop if stop - start <= length else start + length - int(random.integers(slack + 1))
+        first = stop
+        if stop - start > length:
+            slack = -(stop - start) % length
+            first = start + length - int(random.integers(slack + 1))
         cuts = [start, *range(first, stop, length), stop]
         found += [(a, b, review) for a, b in pairwise(cuts) if a < b]
     return found
@@ -177,7 +178,7 @@ def make_corpus_loader(corpus: Corpus, length: int, batch_size: int, seed: int =
     )
 
 
-# chapters/day09_sprint.md · One loop, two objectives
+# chapters/day09_sprint.md · The loss of hidden words
 @dataclass(frozen=True)
 class MaskedLMObjective:
     """Name the hidden tokens; and, with a `label_weight` above zero, also the label of the review.
@@ -193,17 +194,17 @@ class MaskedLMObjective:
         self, model: TransformerForMaskedLM, batch: dict[str, Tensor], step: int
     ) -> tuple[Tensor, Tensor, int, int]:
         """Loss of the tokens, loss of the labels, and of the hidden tokens how many were named and how many there were."""
-        device = next(model.parameters()).device
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + step)
-        seen, chosen = mask_tokens(
-            batch["input_ids"], batch["attention_mask"], model.config.vocab_size, self.rate, generator
-        )
-        mask, labels = batch["attention_mask"].to(device), batch["labels"].to(device)
+        device, dice = next(model.parameters()).device, torch.Generator()
+        dice.manual_seed(1_000_003 * self.seed + step)
+        ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+        seen, chosen = mask_tokens(ids, mask, model.config.vocab_size, self.rate, dice)
+        mask, labels = mask.to(device), labels.to(device)
         hidden = model.encoder(seen.to(device), mask)
-        logits = model.name_tokens(hidden[chosen.to(device)])
-        wanted, known = batch["input_ids"][chosen].to(device), labels >= 0
-        token_loss = F.cross_entropy(logits, wanted)
-        label_loss = token_loss.new_zeros(())
+        logits, wanted = (model.name_tokens(hidden[chosen.to(device)]), ids[chosen].to(device))
+        token_loss = F.cross_entropy(logits, wanted, reduction="sum") / max(1, len(wanted))
+        label_loss, known = token_loss.new_zeros(()), labels >= 0
         if self.label_weight > 0 and known.any():
-            label_loss = F.cross_entropy(model.classify(hidden, mask)[known], labels[known])
-        return (token_loss, label_loss, int((logits.argmax(-1) == wanted).sum()), len(wanted))
+            answers = model.classify(hidden, mask)[known]
+            label_loss = F.cross_entropy(answers, labels[known])
+        named = int((logits.argmax(-1) == wanted).sum())
+        return token_loss, label_loss, named, len(wanted)

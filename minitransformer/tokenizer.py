@@ -174,7 +174,8 @@ class WordPieceTokenizer(WordTokenizer):
         """Learn at most `vocab_size` pieces of ASCII characters from texts; equal texts give equal pieces."""
         backend = bert_backend(models.WordPiece(unk_token="[UNK]"))
         backend.train_from_iterator(texts, piece_trainer(vocab_size))
-        return cls(bert_backend(models.WordPiece(backend.get_vocab(), unk_token="[UNK]")), max_length)
+        pieces = models.WordPiece(backend.get_vocab(), unk_token="[UNK]")
+        return cls(bert_backend(pieces), max_length)
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text, all of them, without special tokens."""
