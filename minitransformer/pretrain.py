@@ -33,9 +33,9 @@ def mask_tokens(
     rate: float,
     generator: torch.Generator,
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """Hide a share `rate` of the real tokens; returns what the model sees, and which tokens it has to name.
+    """Hide a share `rate` of the real tokens; returns what the model sees, and what was chosen.
 
-    Of the chosen tokens 80 % become [MASK], 10 % a random entry, 10 % stay (Devlin et al., 2019, section 3.1).
+    Of the chosen 80 % become [MASK], 10 % a random entry, 10 % stay (Devlin et al., 2019).
     Special tokens are never chosen; at least one other token is, if there is any.
     """
     special = len(SPECIAL_TOKENS)
@@ -117,9 +117,9 @@ def encode_all(tokenizer: WordTokenizer, texts: Sequence[str]) -> list[np.ndarra
 
 
 def cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> list[tuple[int, int, int]]:
-    """The chunks of an epoch as (start, stop, review): at most `length` ids, none across two reviews.
+    """The chunks of an epoch as (start, stop, review): at most `length` ids of one review.
 
-    The first cut of a review moves from epoch to epoch, without adding a chunk; every id is in exactly one chunk.
+    The first cut moves from epoch to epoch; every id is in exactly one chunk.
     """
     random = np.random.default_rng((seed, epoch, 1))
     found = []
@@ -181,9 +181,9 @@ def make_corpus_loader(corpus: Corpus, length: int, batch_size: int, seed: int =
 # chapters/day09_sprint.md · The loss of hidden words
 @dataclass(frozen=True)
 class MaskedLMObjective:
-    """Name the hidden tokens; and, with a `label_weight` above zero, also the label of the review.
+    """Name the hidden tokens; with a `label_weight` above zero, also the review's label.
 
-    `rate` is the share of tokens that is hidden. Which ones is a pure function of `seed` and the step.
+    A share `rate` is hidden. Which tokens is a pure function of `seed` and the step.
     """
 
     rate: float = 0.15
@@ -193,7 +193,7 @@ class MaskedLMObjective:
     def losses(
         self, model: TransformerForMaskedLM, batch: dict[str, Tensor], step: int
     ) -> tuple[Tensor, Tensor, int, int]:
-        """Loss of the tokens, loss of the labels, and of the hidden tokens how many were named and how many there were."""
+        """Loss of tokens, loss of labels, hidden tokens that were named, hidden tokens."""
         device, dice = next(model.parameters()).device, torch.Generator()
         dice.manual_seed(1_000_003 * self.seed + step)
         ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
