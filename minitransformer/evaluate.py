@@ -190,9 +190,9 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
     """By how much the second runs are right more often, and two 95 % half widths.
 
-    Both arrays say what was right, shape [runs, sentences], two runs at least. The first
-    half width (by seeds) is Student's, with the deviation pooled; the second (by sentences)
-    holds for these runs on other sentences of the kind. All three are shares.
+    Both arrays say what was right, shape [runs, sentences], two runs at least.
+    The first half width (by seeds) is Student's, with the deviation pooled; the second
+    (by sentences) holds for these runs on other sentences of the kind. All three are shares.
     """
     if before.shape != after.shape or len(before) < 2:
         raise ValueError(

@@ -225,7 +225,7 @@ class TransformerForMaskedLM(TransformerForSequenceClassification):
 def load_initial(model: PreTrained, path: Path) -> list[str]:
     """Fill `model` with what it shares with a pretrained model's safetensors file.
 
-    Everything of the encoder must be there and fit; heads are taken where both have them.
+    All of the encoder must be there and fit; heads are taken where both have them.
     Returns the names of the tensors that keep their fresh values.
 
     Raises:

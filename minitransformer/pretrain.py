@@ -117,7 +117,7 @@ def encode_all(tokenizer: WordTokenizer, texts: Sequence[str]) -> list[np.ndarra
 
 
 def cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> list[tuple[int, int, int]]:
-    """The chunks of an epoch as (start, stop, review): at most `length` ids of one review.
+    """The chunks of an epoch as (start, stop, review): at most `length` ids each.
 
     The first cut moves from epoch to epoch; every id is in exactly one chunk.
     """
@@ -181,7 +181,7 @@ def make_corpus_loader(corpus: Corpus, length: int, batch_size: int, seed: int =
 # chapters/day09_sprint.md · The loss of hidden words
 @dataclass(frozen=True)
 class MaskedLMObjective:
-    """Name the hidden tokens; with a `label_weight` above zero, also the review's label.
+    """Name the hidden tokens; with a `label_weight` above 0, also the label.
 
     A share `rate` is hidden. Which tokens is a pure function of `seed` and the step.
     """
@@ -193,7 +193,7 @@ class MaskedLMObjective:
     def losses(
         self, model: TransformerForMaskedLM, batch: dict[str, Tensor], step: int
     ) -> tuple[Tensor, Tensor, int, int]:
-        """Loss of tokens, loss of labels, hidden tokens that were named, hidden tokens."""
+        """Loss of tokens, of labels; hidden tokens that were named, and all of them."""
         device, dice = next(model.parameters()).device, torch.Generator()
         dice.manual_seed(1_000_003 * self.seed + step)
         ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
