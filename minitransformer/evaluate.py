@@ -188,15 +188,16 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 # chapters/day09_sprint.md · What each ingredient gives
 def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
-    """By how much the second runs are right more often, and the 95 % half widths by seeds and by sentences.
+    """By how much the second runs are right more often, and two 95 % half widths.
 
-    Both arrays say what was right, shape [runs, sentences], with as many runs each, two at least, on the same
-    sentences. The first half width is Student's, with the deviation pooled; the second holds for these runs on other
-    sentences of the kind. All three are shares.
+    Both arrays say what was right, shape [runs, sentences], two runs at least.
+    The first half width (by seeds) is Student's, with the deviation pooled; the second
+    (by sentences) holds for these runs on other sentences of the kind. All three are shares.
     """
     if before.shape != after.shape or len(before) < 2:
         raise ValueError(
-            f"two equal shapes [runs, sentences] are needed, runs at least 2, got {before.shape} and {after.shape}"
+            "two equal shapes [runs, sentences] are needed, runs at least 2, "
+            f"got {before.shape} and {after.shape}"
         )
     from scipy.stats import t  # here, because it takes a second to import
 

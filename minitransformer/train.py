@@ -188,7 +188,7 @@ def flat_weights(model: nn.Module) -> Float[Tensor, " P"]:
 
 # chapters/day09_sprint.md · Two passes that agree
 def disagreement(first: Float[Tensor, "B K"], second: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """Half the sum of both Kullback-Leibler divergences between two answers (logits), added up over the batch."""
+    """Half the sum of both Kullback-Leibler divergences, added up over the batch."""
     p, q = first.log_softmax(-1), second.log_softmax(-1)
     # kl_div takes them the other way round: kl_div(q, p) is KL(p || q)
     both = F.kl_div(q, p, reduction="sum", log_target=True) + F.kl_div(p, q, reduction="sum", log_target=True)
@@ -196,7 +196,7 @@ def disagreement(first: Float[Tensor, "B K"], second: Float[Tensor, "B K"]) -> F
 
 
 def logits_of(model: nn.Module, batch: dict[str, Tensor], autocast: str) -> Float[Tensor, "B K"]:
-    """The logits of a batch on the model's device, computed under `autocast` and returned in 32 bits at least."""
+    """The logits of a batch, computed under `autocast`, in 32 bits at least."""
     with autocast_on(batch["input_ids"].device, autocast):
         logits = model(batch["input_ids"], batch["attention_mask"])
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -209,7 +209,7 @@ def test_gain_of_runs():
     before = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)  # 1/4 and 2/4 right
     after = np.array([[1, 1, 1, 0], [1, 1, 1, 1]], dtype=bool)  # 3/4 and 4/4
     gain, by_seeds, by_sentences = gain_of_runs(before, after)
-    # variances 1/32 each, over two runs: spread √(1/32); Student's factor for 2 degrees of freedom is 4.303
+    # variances 1/32 each, over two runs: spread √(1/32); Student's factor is 4.303
     # by sentence 0, 1/2, 1, 1/2: deviation √(1/6), over four sentences
     assert gain == 0.5 and abs(by_seeds - 4.3027 * math.sqrt(1 / 32)) < 1e-4
     assert abs(by_sentences - 1.96 * math.sqrt(1 / 6) / 2) < 1e-9
