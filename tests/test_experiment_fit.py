@@ -153,9 +153,13 @@ def test_ema_follows_the_weights() -> None:
     class Growing:
         """An update adds 1 to the weight, and is skipped where the batch says so."""
 
-        def update(self, state: Any, skip: bool, settings: Any) -> StepResult:
+        def update(self, state: Any, batch: Any, settings: Any) -> StepResult:
+            skip = bool(batch["skip"])
             state.model.weight.data += not skip
             return StepResult(state.step + 1, 0.0, 0.0, 0, 1, 1, skip)
+
+        def evaluate(self, model: Any, loader: Iterable) -> Metrics:
+            """It is never judged."""
 
     def one_weight() -> TrainingState:
         model = nn.Linear(1, 1, bias=False)
@@ -166,13 +170,13 @@ def test_ema_follows_the_weights() -> None:
     state, twin, found = one_weight(), one_weight(), []
     more = (TrainingConfig(), 9, Growing())
     for skip in (False, False, True, False):
-        _measured_step(state, skip, *more)
+        _measured_step(state, {"skip": torch.tensor(skip)}, *more)
         found.append(state.outcome.weight.item())
     by_hand = [2.0, 0.75 * 2 + 0.25 * 3, 2.25, 0.75 * 2.25 + 0.25 * 4]
     assert found == by_hand and state.model.weight.item() == 4.0
     twin.load_state_dict(state.state_dict())
     for each in (state, twin):
-        _measured_step(each, False, *more)
+        _measured_step(each, {"skip": torch.tensor(False)}, *more)
         assert each.outcome.weight.item() == 0.75 * by_hand[-1] + 0.25 * 5
 
 
@@ -258,6 +262,9 @@ def test_finite_or_null_leaves_a_file_that_anyone_can_read() -> None:
 def test_an_epoch_ends_with_the_outcome_and_new_sums() -> None:
     class Naming:
         """It is judged by the weight alone."""
+
+        def update(self, state: Any, batch: Any, settings: Any) -> StepResult:
+            """It never learns."""
 
         def evaluate(self, model: Any, loader: Iterable) -> Metrics:
             return Metrics(1, 1.0, model.weight.item())
