@@ -85,7 +85,8 @@ def job_of_five(**training: object) -> Job:
     loader = make_loader(examples, tokenizer, 2, shuffle=True, seed=0)
     data = {"source": "five texts", "examples": 5, "sha256": checksum(examples)}
     data = {"training": data, "validation": data}
-    return Job(config, tokenizer, data, loader, loader, Classification())
+    judging = make_loader(examples, tokenizer, 3)
+    return Job(config, tokenizer, data, loader, judging, Classification())
 
 
 def test_the_loop_takes_any_objective() -> None:
