@@ -21,11 +21,11 @@ from minitransformer.experiment.job import (
     Job,
     Objective,
     Reading,
-    _sample,
     finished_identity,
     flat,
     identity,
     prepare,
+    sample,
 )
 from minitransformer.experiment.settings import (
     DataConfig,
@@ -163,7 +163,7 @@ def test_prepare_builds_the_vocabulary_from_training_texts_alone() -> None:
     assert isinstance(job, Job) and job.data["training"]["examples"] == 4
     tokens = job.tokenizer.vocabulary.tokens
     assert job.config.model.vocab_size == len(tokens) < 500
-    train = _sample(load_examples("toy", "train"), 4, config.seed)
+    train = sample(load_examples("toy", "train"), 4, config.seed)
     validation = load_examples("toy", "validation")
     words, others = ({word for text in part.texts for word in text.split()} for part in (train, validation))
     assert words == set(tokens) - set(SPECIAL_TOKENS), "validation had a say"
@@ -176,14 +176,14 @@ def test_prepare_builds_the_vocabulary_from_training_texts_alone() -> None:
 def test_sample_is_a_repeatable_choice() -> None:
     texts, labels = [f"text {i}" for i in range(30)], [i % 2 for i in range(30)]
     examples = Examples(texts, labels, "thirty")
-    chosen = _sample(examples, 7, seed=1)
+    chosen = sample(examples, 7, seed=1)
     assert len(set(chosen.texts)) == 7 and chosen.source == "7 of thirty"
     pairs = zip(chosen.texts, chosen.labels, strict=True)
     assert all(int(text.split()[1]) % 2 == y for text, y in pairs)
-    assert _sample(examples, 7, seed=1) == chosen != _sample(examples, 7, seed=2)
-    assert _sample(examples, None, seed=1) is examples
+    assert sample(examples, 7, seed=1) == chosen != sample(examples, 7, seed=2)
+    assert sample(examples, None, seed=1) is examples
     with pytest.raises(ValueError, match="train_size is 31, but thirty has only 30"):
-        _sample(examples, 31, seed=0)
+        sample(examples, 31, seed=0)
 
 
 def test_prepare_pretraining_holds_reviews_back() -> None:

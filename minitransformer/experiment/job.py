@@ -32,6 +32,7 @@ from minitransformer.train import StepResult, autocast_on, train_step
 
 __all__ = [
     "Classification", "Job", "Objective", "Reading", "finished_identity", "flat", "identity", "prepare",
+    "sample",
 ]  # fmt: skip
 
 
@@ -98,7 +99,8 @@ class Reading(MaskedLMObjective):
             sampler.set_epoch(0)  # the same chunks every time
         for index, batch in enumerate(loader):
             tokens, _, right, size = self.losses(model, batch, -1 - index)  # type: ignore[arg-type]
-            loss, found = loss + tokens.item() * size, found + (right, size)
+            loss += tokens.item() * size
+            found += (right, size)
         model.train(was_training)
         correct, total = found.tolist()
         if total == 0:
@@ -152,7 +154,7 @@ def _labelled(config: RunConfig) -> Job:
     """Labelled texts, and a vocabulary of the training texts' words unless a tokenizer is given."""
     settings, data, size = config.training, config.data, config.model.vocab_size
     train = load_examples(data.source("train"), "train")
-    train = _sample(train, data.train_size, config.seed)
+    train = sample(train, data.train_size, config.seed)
     validation = load_examples(data.source("validation"), "validation")
     source, length = config.initial or data.tokenizer, config.model.max_length
     if source is not None:
@@ -171,7 +173,7 @@ def _labelled(config: RunConfig) -> Job:
     )
 
 
-def _sample(examples: Examples, size: int | None, seed: int) -> Examples:
+def sample(examples: Examples, size: int | None, seed: int) -> Examples:
     """`size` of the examples, drawn without replacement; all of them if `size` is None."""
     if size is None:
         return examples
