@@ -88,7 +88,7 @@ def _check_encoder(settings: dict[str, Any]) -> None:
 
 
 class TokenEmbeddings(nn.Module):
-    """What the first layer sees: tokens plus positions plus, in BERT, the kinds of tokens; normalised by `norm`."""
+    """Tokens plus positions plus, in BERT, the tokens' types; normalised by `norm`."""
 
     def __init__(
         self,
@@ -105,7 +105,9 @@ class TokenEmbeddings(nn.Module):
         self.padding_id = padding_id
         self.embedding = nn.Embedding(vocab_size, d_model, padding_idx=padding_id)
         self.positions, self.scale = make_positions(positions, d_model, max_length)
-        self.token_types = nn.Embedding(type_vocab_size, d_model) if type_vocab_size else None
+        self.token_types = None
+        if type_vocab_size:
+            self.token_types = nn.Embedding(type_vocab_size, d_model)
         self.embedding_norm = norm
         self.dropout = nn.Dropout(dropout)
 
@@ -113,15 +115,16 @@ class TokenEmbeddings(nn.Module):
         self, input_ids: Int[Tensor, "B T"], token_type_ids: Int[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T C"]:
         """Look up and add up. Without `token_type_ids` every token is of type 0."""
-        x = self.positions(_look_up("input_ids", input_ids, self.embedding) * self.scale)
+        tokens = _look_up("input_ids", input_ids, self.embedding)
+        x = self.positions(tokens * self.scale)
         if self.token_types is not None:
-            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            if types.shape != input_ids.shape:
-                shapes = f"{list(types.shape)} for input_ids {list(input_ids.shape)}"
-                raise ValueError(f"token_type_ids must have the shape of input_ids, got {shapes}")
+            types = token_type_ids
+            if types is None:
+                types = torch.zeros_like(input_ids)
+            _check_types(types, input_ids)
             x = x + _look_up("token_type_ids", types, self.token_types)
         elif token_type_ids is not None:
-            raise ValueError("token_type_ids need a model with a type_vocab_size of at least 1, got one of 0")
+            raise ValueError("token_type_ids need a type_vocab_size of at least 1, got one of 0")
         return self.dropout(self.embedding_norm(x))
 
 
@@ -165,3 +168,10 @@ class TransformerEncoder(TokenEmbeddings):
         for layer in self.layers:
             x = layer(x, input_ids != self.padding_id if attention_mask is None else attention_mask)
         return self.norm(x)
+
+
+def _check_types(types: Tensor, input_ids: Tensor) -> None:
+    """Refuse types of another shape than the ids."""
+    if types.shape != input_ids.shape:
+        shapes = f"{list(types.shape)} for input_ids {list(input_ids.shape)}"
+        raise ValueError(f"token_type_ids must have the shape of input_ids, got {shapes}")
