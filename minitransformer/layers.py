@@ -183,8 +183,9 @@ class LayerNorm(nn.Module):
 class TransformerEncoderLayer(nn.Module):
     """Self-attention, then a feed-forward network, each with a residual and a LayerNorm.
 
-    Post-norm, `norm(x + f(x))` (Vaswani et al., 2017, section 3.1), or with norm_first pre-norm, `x + f(norm(x))` (Xiong
-    et al., 2020). attention_mask is boolean, `[B, T]` or `[B, T, T]`, True = attend; a wrong value is a ValueError.
+    The paper's order is post-norm, `norm(x + f(x))` (Vaswani et al., 2017, section 3.1); norm_first gives pre-norm,
+    `x + f(norm(x))` (Xiong et al., 2020). attention_mask is boolean, `[B, T]` or `[B, T, T]`, True = attend.
+    fused uses PyTorch's kernels. Raises ValueError for wrong sizes, dropouts, activations or masks.
     """
 
     def __init__(
