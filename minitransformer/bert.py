@@ -46,7 +46,7 @@ LAYER_NAMES = {
 
 
 def bert_names(num_layers: int) -> dict[str, str]:
-    """Every parameter of `transformers.BertModel` (without its pooler), and its name in `TransformerEncoder`."""
+    """Every parameter of `BertModel`, and its name in `TransformerEncoder`."""
     names = dict(EMBEDDING_NAMES)
     for i in range(num_layers):
         for theirs, ours in LAYER_NAMES.items():
@@ -57,10 +57,10 @@ def bert_names(num_layers: int) -> dict[str, str]:
 
 
 def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
-    """The weights of a BERT under the names of `TransformerEncoder`; what belongs to its heads is left out.
+    """The weights of a BERT under the names of `TransformerEncoder`, without its heads.
 
     Raises:
-        ValueError: about the first weight that is missing, there twice, or of no place in such an encoder.
+        ValueError: about the first weight that is missing, there twice, or has no place.
     """
     plain: dict[str, str] = {}  # BERT's name: the name in the file
     for name in state:
@@ -75,7 +75,7 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
 
 
 def to_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
-    """The way back: the weights of a `TransformerEncoder` under the names of `transformers.BertModel`."""
+    """The way back: a `TransformerEncoder`'s weights under the names of `BertModel`."""
     return {theirs: state[ours] for theirs, ours in bert_names(num_layers).items()}
 
 
@@ -155,7 +155,8 @@ def config_to_bert(config: ModelConfig) -> dict[str, Any]:
 def plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
     """BERT's lower case, or the `casing` that its normalizer is given; then plain spelling.
 
-    What a treebank tore apart is joined, "do n't" to "don't", and a line break of HTML becomes a space.
+    What a treebank tore apart is joined, "do n't" to "don't", and a line break of HTML
+    becomes a space.
     """
     return normalizers.Sequence(
         [
@@ -327,10 +328,10 @@ def _encoder(config: ModelConfig) -> TransformerEncoder:
 
 
 def from_pretrained(source: str | Path) -> TransformerEncoder:
-    """The encoder with the weights of a BERT, a local folder or a name on the hub; in evaluation mode (no dropout).
+    """The encoder with the weights of a BERT, a folder or a name on the hub; no dropout.
 
     Raises:
-        ValueError: one sentence, if there is no BERT, or its weights do not fit its config.
+        ValueError: if there is no BERT, or its weights do not fit its config.
     """
     config, _, weights = read_bert(bert_folder(source))
     encoder = _encoder(config)

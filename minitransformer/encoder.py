@@ -71,7 +71,8 @@ def _check_encoder(settings: dict[str, Any]) -> None:
     def check(name: str, kind: type, wanted: str, allowed: Callable[[Any], bool]) -> None:
         _setting(name, settings[name], kind, wanted, allowed)
 
-    for name in "vocab_size d_model num_heads d_ff num_layers max_length".split():
+    sizes = ("vocab_size", "d_model", "num_heads", "d_ff", "num_layers", "max_length")
+    for name in sizes:
         check(name, int, "an integer of at least 1", lambda n: n >= 1)
     d_model, last = settings["d_model"], settings["vocab_size"] - 1
     even = settings["positions"] != "sinusoidal" or d_model % 2 == 0

@@ -247,16 +247,17 @@ def gelu_slope(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def encoder_layer_gradients(
     layer: Any, x: Float[Tensor, "B T C"], grad_out: Float[Tensor, "B T C"], mask: Tensor | None = None
 ) -> tuple[Float[Tensor, "B T C"], dict[str, Tensor]]:
-    """The gradients of a post-norm layer with GELU, without dropout: by its input, and by each parameter."""
-    parts = dict(layer.named_modules())
-    heads, found = layer.self_attn.num_heads, {}
+    """A post-norm layer's gradients by its input and its parameters; GELU, no dropout."""
+    parts, heads = dict(layer.named_modules()), layer.self_attn.num_heads
+    found: dict[str, Tensor] = {}
 
     def back(name: str, x: Tensor, grad: Tensor) -> Tensor:
-        weight, norm = parts[name].weight, name.startswith("norm")
-        gradients = layer_norm_gradients if norm else linear_gradients
-        eps = (parts[name].eps,) if norm else ()
-        at = gradients(x, weight, grad, *eps)
-        grad, found[f"{name}.weight"], found[f"{name}.bias"] = at
+        weight = parts[name].weight
+        if name.startswith("norm"):
+            gradients = layer_norm_gradients(x, weight, grad, parts[name].eps)
+        else:
+            gradients = linear_gradients(x, weight, grad)
+        grad, found[f"{name}.weight"], found[f"{name}.bias"] = gradients
         return grad
 
     q, k, v = (split_heads(parts[f"self_attn.{n}_proj"](x), heads) for n in "qkv")
