@@ -169,7 +169,8 @@ class TransformerForSequenceClassification(PreTrained):
         """Logits, one row per sequence; the mask is True on real tokens."""
         if attention_mask is None:
             attention_mask = input_ids != self.config.padding_id
-        return self.classify(self.encoder(input_ids, attention_mask, token_type_ids), attention_mask)
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
+        return self.classify(hidden, attention_mask)
 
     def classify(
         self, hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
