@@ -65,28 +65,6 @@ class Metrics:
 
 
 # chapters/day06_engineering.md · One pass, many uses
-def evaluate(model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
-    """Accuracy and mean loss of `model` over a loader's examples (see `predict`)."""
-    return score(*predict(model, loader))
-
-
-# chapters/day05_training.md · How sure is an accuracy?
-def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share measured as `correct` hits in `n` trials (Wilson's score interval).
-
-    Raises:
-        ValueError: if `n` is below 1 or `correct` lies outside 0 … n.
-    """
-    if n < 1 or not 0 <= correct <= n:
-        raise ValueError(f"correct must lie in 0 … n with n at least 1, got correct={correct} and n={n}")
-    z = 1.959964  # 95 % of a standard normal lie within ± z
-    share = correct / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-# chapters/day06_engineering.md · One pass, many uses
 @torch.no_grad()
 def predict(
     model: nn.Module, loader: Iterable[dict[str, Tensor]]
@@ -119,6 +97,28 @@ def score(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Metrics:
     return Metrics(len(labels), correct / len(labels), F.cross_entropy(logits, labels).item())
 
 
+def evaluate(model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
+    """Accuracy and mean loss of `model` over a loader's examples (see `predict`)."""
+    return score(*predict(model, loader))
+
+
+# chapters/day05_training.md · How sure is an accuracy?
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share measured as `correct` hits in `n` trials (Wilson's score interval).
+
+    Raises:
+        ValueError: if `n` is below 1 or `correct` lies outside 0 … n.
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"correct must lie in 0 … n with n at least 1, got correct={correct} and n={n}")
+    z = 1.959964  # 95 % of a standard normal lie within ± z
+    share = correct / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+# chapters/day06_engineering.md · One pass, many uses
 LABELS = ("negative", "positive")
 
 

@@ -91,7 +91,6 @@ def train_epoch(
 
     Raises:
         ValueError: if the loader yields no batch.
-        FloatingPointError: as `train_step`.
     """
     model.train()
     results = []
