@@ -19,12 +19,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-# chapters/day06_engineering.md · `train_step`, complete
+# chapters/day05_training.md · `train_step`
 @dataclass(frozen=True)
 class StepResult:
-    """What one training step saw, before its update: mean loss, length of the gradient, counts.
+    """What one training step saw, before its update: mean loss, gradient's length, counts.
 
-    A step whose loss or gradient is not finite is `skipped`: it counts, but changes no weight.
+    A step whose loss or gradient is not finite is `skipped`: it changes no weight.
     """
 
     step: int
@@ -87,11 +87,10 @@ def train_epoch(
     first_step: int = 1,
     on_step: Callable[[StepResult], None] | None = None,
 ) -> list[StepResult]:
-    """Show every batch to the model once and return the steps' results; `on_step` sees each as it happens.
+    """Show every batch once and return the steps' results; `on_step` sees each at once.
 
     Raises:
         ValueError: if the loader yields no batch.
-        FloatingPointError: as `train_step`.
     """
     model.train()
     results = []
@@ -106,7 +105,7 @@ def train_epoch(
 
 # chapters/day06_engineering.md · Cutting a batch
 def split_batch(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tensor]]:
-    """The examples of a batch in `parts` micro-batches of nearly equal size, each cut to its own longest text.
+    """The examples of a batch in `parts` parts, each cut to its own longest text.
 
     A batch with fewer examples than `parts` comes in single examples.
     """
@@ -176,8 +175,8 @@ def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, enabled=choose_autocast(device, dtype) == "fp16")
 
 
-# chapters/day06_engineering.md · Epochs that can be resumed
-FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which AdamW updates all weights in one pass over each
+# chapters/day06_engineering.md · Where it is worth it
+FUSED = ("cpu", "cuda", "mps", "xpu")  # where AdamW updates each weight in one pass
 
 
 # chapters/day08_data_schedule_monitoring.md · Watching a run
