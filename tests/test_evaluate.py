@@ -130,7 +130,8 @@ def test_mean_interval_is_students() -> None:
     factor = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # derived for three values
     mean, half = mean_interval([0.80, 0.81, 0.85])
     assert math.isclose(mean, 0.82) and math.isclose(half, factor * math.sqrt(0.0007 / 3), rel_tol=1e-9)
-    mean, half = mean_interval([1.0, 3.0])  # two values: a Cauchy distribution, its quantile is a tangent
+    # Two values: Student's t with one degree of freedom, whose quantile is a tangent.
+    mean, half = mean_interval([1.0, 3.0])
     assert math.isclose(mean, 2.0) and math.isclose(half, math.tan(0.95 * math.pi / 2), rel_tol=1e-9)
     shifted, same = mean_interval([10.80, 10.81, 10.85])
     assert math.isclose(shifted, 10.82) and math.isclose(same, mean_interval([0.80, 0.81, 0.85])[1])
@@ -145,21 +146,24 @@ def test_mean_interval_is_students() -> None:
 # chapters/day07_experiments.md · McNemar: a coin for every disagreement
 def answers(only_first: int, only_second: int, both: int, neither: int) -> tuple[list[bool], list[bool]]:
     """Two models' answers with these counts."""
-    first = [True] * only_first + [False] * only_second + [True] * both + [False] * neither
-    second = [False] * only_first + [True] * only_second + [True] * both + [False] * neither
-    return first, second
+    counts = (only_first, only_second, both, neither)
+    kinds = ((True, False), (False, True), (True, True), (False, False))
+    pairs = [kind for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def test_mcnemar_counts_the_tail_of_a_fair_coin() -> None:
     for b, c in ((8, 1), (1, 8), (2, 1), (5, 5), (40, 20), (0, 6)):
-        tail = sum(math.comb(b + c, k) for k in range(max(b, c), b + c + 1)) / 2 ** (b + c)
-        first, second = answers(b, c, both=7, neither=3)
+        m, most = b + c, max(b, c)
+        tail = sum(math.comb(m, k) for k in range(most, m + 1)) / 2**m
         expected = min(1.0, 2 * tail)
-        assert math.isclose(mcnemar(first, second), expected, rel_tol=1e-9), (b, c)
-        assert math.isclose(mcnemar(second, first), expected, rel_tol=1e-9), "it must not matter who is first"
-        assert math.isclose(mcnemar(*answers(b, c, 700, 100)), expected, rel_tol=1e-9), (
-            "sentences on which both agree changed the answer"
-        )
+        for both, neither in ((7, 3), (700, 100)):  # agreement must not matter
+            first, second = answers(b, c, both, neither)
+            assert math.isclose(mcnemar(first, second), expected, rel_tol=1e-9)
+            assert math.isclose(mcnemar(second, first), expected, rel_tol=1e-9)
+
+
+def test_mcnemar_at_its_edges() -> None:
     assert mcnemar([True, False], [True, False]) == 1.0 and mcnemar([], []) == 1.0
     try:
         mcnemar([True], [True, False])

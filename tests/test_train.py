@@ -19,6 +19,7 @@ from minitransformer.train import (
     choose_autocast,
     choose_device,
     disagreement,
+    flat_weights,
     logits_of,
     make_scaler,
     split_batch,
@@ -293,21 +294,20 @@ def test_train_step_trains_in_every_type() -> None:
 
 
 # chapters/day08_data_schedule_monitoring.md · Watching a run
-def state_for_watching(rate: float = 0.3) -> TrainingState:
-    """A state with a model in 64 bits (C=12, H=3, V=11) and plain SGD."""
+def test_the_length_of_a_step_of_sgd_is_rate_times_gradient() -> None:
     torch.manual_seed(0)
-    config = ModelConfig(vocab_size=11, d_model=12, num_heads=3, d_ff=20, max_length=9, dropout=0.0)
+    config = ModelConfig(11, d_model=12, num_heads=3, d_ff=20, max_length=9, dropout=0)
     model = TransformerForSequenceClassification(config).double()
-    return TrainingState(
-        model, torch.optim.SGD(model.parameters(), rate), make_scaler(torch.device("cpu"), "fp32")
-    )
-
-
-def two_batches() -> list[dict[str, Tensor]]:
-    """Three sentences of 6, 4 and 3 tokens, then the last two of them alone."""
     ids = torch.tensor([[2, 5, 6, 7, 8, 3], [2, 9, 5, 3, 0, 0], [2, 10, 3, 0, 0, 0]])
-    batch = {"input_ids": ids, "attention_mask": ids != 0, "labels": torch.tensor([1, 0, 1])}
-    return [batch, {name: value[1:] for name, value in batch.items()}]
+    labels = torch.tensor([1, 0, 1])
+    batch = {"input_ids": ids, "attention_mask": ids != 0, "labels": labels}
+    before = flat_weights(model)
+    assert before.shape == (sum(p.numel() for p in model.parameters()),)
+    kept, optimizer = before.clone(), torch.optim.SGD(model.parameters(), 0.3)
+    result = train_step(model, batch, optimizer, max_grad_norm=math.inf)
+    moved = (flat_weights(model) - before).norm().item()
+    assert torch.equal(before, kept), "the vector must be a copy"
+    assert moved > 0 and math.isclose(moved, 0.3 * result.grad_norm, rel_tol=1e-9)
 
 
 # chapters/day09_sprint.md · Two passes that agree
