@@ -272,6 +272,8 @@ def test_calibration() -> None:
     assert math.isclose(calibration_error(bins), expected, rel_tol=1e-6)
     exact, too_sure = CalibrationBin(3, 0.9, 0.9), CalibrationBin(1, 1.0, 0.6)
     assert calibration_error([exact, too_sure]) == 0.1
+    by_hand = torch.tensor([0.55, 0.65, 0.9, 0.95, 1.0])
+    assert [b.n for b in calibration_bins(by_hand, correct, bins=2)] == [2, 3]
 
 
 # chapters/day10_report.md · Where it is right: length, negation, contrast
