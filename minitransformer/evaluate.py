@@ -208,31 +208,17 @@ def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, f
 
 
 # chapters/day10_report.md · What a reading leaves behind
-NEGATIONS = frozenset(
-    [
-        "no",
-        "not",
-        "never",
-        "nothing",
-        "nobody",
-        "none",
-        "neither",
-        "nor",
-        "cannot",
-        "without",
-        "hardly",
-        "barely",
-        "n't",
-    ]
-)
+_CLEAR = {"no", "not", "never", "nothing", "nobody", "none", "neither", "nor"}
 
-CONTRASTS = frozenset(
-    ["but", "although", "though", "however", "despite", "yet", "while", "instead", "unless"]
-)
+NEGATIONS = _CLEAR | {"cannot", "without", "hardly", "barely", "n't"}
+
+_CONCEDING = {"but", "although", "though", "however", "despite", "yet", "while"}
+
+CONTRASTS = _CONCEDING | {"instead", "unless"}
 
 
 def traits(text: str) -> dict[str, int | bool]:
-    """What may make a text hard: its number of words, whether it negates, whether it turns."""
+    """What may make a text hard: how many words, whether it negates, whether it turns."""
     words = text.lower().replace("n't", " n't").split()
     return {
         "words": len(words),
@@ -243,7 +229,10 @@ def traits(text: str) -> dict[str, int | bool]:
 
 # chapters/day10_report.md · Do validation and test agree?
 def difference_interval(first: Metrics, second: Metrics) -> tuple[float, float]:
-    """The 95 % interval of `first` less `second`, two accuracies on different examples (Newcombe, 1998, method 10)."""
+    """The 95 % interval of `first` less `second`, two accuracies on different examples.
+
+    Newcombe (1998), method 10.
+    """
     (low1, high1), (low2, high2) = first.interval95, second.interval95
     difference = first.accuracy - second.accuracy
     below = math.hypot(first.accuracy - low1, high2 - second.accuracy)
@@ -253,15 +242,16 @@ def difference_interval(first: Metrics, second: Metrics) -> tuple[float, float]:
 
 # chapters/day10_report.md · Four numbers instead of one
 def confusion_matrix(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> Int[Tensor, "K K"]:
-    """How often each label (row) was answered by each label (column), for the two labels of a sentiment."""
+    """How often each label (row) was answered by each label (column)."""
     size = len(LABELS)
-    return torch.bincount(labels * size + predicted, minlength=size * size).view(size, size)
+    places = torch.bincount(labels * size + predicted, minlength=size * size)
+    return places.view(size, size)
 
 
 # chapters/day10_report.md · Does it know when it knows?
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Answers of similar confidence: how many, how confident on average, and which share is right."""
+    """Answers of similar confidence: how many, their mean, the share that is right."""
 
     n: int
     confidence: float
@@ -271,19 +261,24 @@ class CalibrationBin:
 def calibration_bins(
     confidence: Float[Tensor, " N"], correct: Bool[Tensor, " N"], bins: int = 10
 ) -> list[CalibrationBin]:
-    """Answers sorted into `bins` equal intervals of confidence from 1/2 to 1; empty ones are left out."""
+    """Answers in `bins` equal intervals of confidence from 1/2 to 1, without empty ones."""
     index = ((confidence - 0.5) * 2 * bins).long().clamp(0, bins - 1)
     found = []
     for i in range(bins):
         if len(inside := (index == i).nonzero().flatten()):
-            mean, share = (confidence[inside].mean().item(), correct[inside].double().mean().item())
+            mean = confidence[inside].mean().item()
+            share = correct[inside].double().mean().item()
             found.append(CalibrationBin(len(inside), mean, share))
     return found
 
 
 def calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """The expected calibration error: the mean gap between confidence and accuracy (Guo et al., 2017, section 2)."""
-    return sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / sum(b.n for b in bins)
+    """The expected calibration error: the mean gap between confidence and accuracy.
+
+    Guo et al. (2017), section 2.
+    """
+    gaps = sum(b.n * abs(b.confidence - b.accuracy) for b in bins)
+    return gaps / sum(b.n for b in bins)
 
 
 # chapters/day10_report.md · Where it is right: length, negation, contrast
@@ -300,13 +295,13 @@ GROUPS = (
 
 
 def group_names(record: dict[str, Any]) -> list[str]:
-    """The groups that an example with these `traits` belongs to: one of length, one of negation, one of contrast."""
+    """The groups of an example with these `traits`: of length, negation and contrast."""
     length = GROUPS[sum(record["words"] > limit for limit in (10, 20, 30))]
     return [length, GROUPS[4 if record["negation"] else 5], GROUPS[6 if record["contrast"] else 7]]
 
 
 def accuracy_by_group(records: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """For each group that occurs, in the order of `GROUPS`: how many examples it has, and how many were answered right."""
+    """For each group that occurs: its number of examples, and how many are right."""
     found = {name: [0, 0] for name in GROUPS}
     for record in records:
         for name in group_names(record):
@@ -317,7 +312,7 @@ def accuracy_by_group(records: Iterable[dict[str, Any]]) -> dict[str, tuple[int,
 
 # chapters/day10_report.md · Small edits
 def swap_letters(text: str) -> str:
-    """A typing error: the second and third letter of the longest word change places."""
+    """A typing error: letters 2 and 3 of the longest word change places."""
     words = text.split(" ")
     i = max(range(len(words)), key=lambda k: len(words[k]))
     word = words[i]
@@ -338,7 +333,7 @@ EDITS: dict[str, Callable[[str], str]] = {
 def robustness(
     model: nn.Module, tokenizer: WordTokenizer, examples: Examples
 ) -> dict[str, tuple[float, float]]:
-    """For each of `EDITS`: the share of answers that it leaves as they were, and the accuracy on the edited texts."""
+    """For each of `EDITS`: the share of answers that stay, and the accuracy after it."""
     before = predict(model, make_loader(examples, tokenizer, 256))[0].argmax(-1)
     found = {}
     for name, edit in EDITS.items():

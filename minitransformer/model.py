@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day11_deeper.md, chapters/workshop_weights.md; edit the chapters, not this file.
 """Models: the encoder with a head for labels or for hidden tokens, configuration, saving and loading."""
 
 import json
@@ -92,7 +92,7 @@ def read_model_config(path: Path) -> ModelConfig:
         raise ValueError(f"{path} is not the config of a model: {error}") from None
 
 
-# chapters/day10_report.md · Weights that fit into a repository
+# chapters/workshop_weights.md · Cut, and put together again
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` with the tensors of a safetensors file, which must fit name by name and shape by shape.
 
@@ -244,7 +244,7 @@ def load_initial(model: PreTrained, path: Path) -> list[str]:
     return sorted(wanted.keys() - shared.keys())
 
 
-# chapters/day10_report.md · Weights that fit into a repository
+# chapters/workshop_weights.md · Cut, and put together again
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of the several files that its index names.
 
@@ -260,6 +260,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name: value for found in files.values() for name, value in found.items()}
 
 
+# chapters/day11_deeper.md · The same settings, the same numbers
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a setting with one sentence that names it, what it was and what it may be."""
+    if not condition:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+# chapters/workshop_weights.md · Cut, and put together again
 def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Path]:
     """Write weights as safetensors files with at most `largest` bytes of tensors, and the index that Hugging Face reads.
 
@@ -307,10 +315,3 @@ def _read_file(path: Path) -> dict[str, Tensor]:
                 f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
             ) from None
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
-
-
-# chapters/day11_deeper.md · The same settings, the same numbers
-def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """Refuse a setting with one sentence that names it, what it was and what it may be."""
-    if not condition:
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")

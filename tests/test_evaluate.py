@@ -191,41 +191,40 @@ def test_gain_of_runs():
 
 # chapters/day10_report.md · What a reading leaves behind
 def test_traits() -> None:
-    assert traits("it 's not a bad film") == {"words": 6, "negation": True, "contrast": False}
-    assert traits("They didn't try , but") == {"words": 6, "negation": True, "contrast": True}
-    assert (
-        traits("another knotty buttress")["negation"]
-        is traits("another knotty buttress")["contrast"]
-        is False
-    )
+    found = {"words": 6, "negation": True, "contrast": False}
+    assert traits("it 's not a bad film") == found
+    assert traits("They didn't try , but") == found | {"contrast": True}
+    knotty = traits("another knotty buttress")
+    assert knotty["negation"] is knotty["contrast"] is False
 
 
 # chapters/day10_report.md · Do validation and test agree?
 def test_difference_interval() -> None:
     low, high = difference_interval(Metrics(1821, 0.9, 0.3), Metrics(872, 0.9, 0.3))
-    half = 1.96 * math.sqrt(0.09 / 872 + 0.09 / 1821)
-    assert abs(low + half) < 1e-3 and abs(high - half) < 1e-3, "close to the formula where that is good"
-    # all right in both: the first can only be worse than it looks (low), or the second (high)
+    half = 1.96 * math.sqrt(0.09 / 872 + 0.09 / 1821)  # close to the formula here
+    assert abs(low + half) < 1e-3 and abs(high - half) < 1e-3
+    # all right in both: the first can only be worse than it looks, or the second
     low, high = difference_interval(Metrics(50, 1.0, 0.0), Metrics(20, 1.0, 0.0))
-    assert math.isclose(low, wilson_interval(50, 50)[0] - 1) and math.isclose(
-        high, 1 - wilson_interval(20, 20)[0]
-    )
-    generator, hits, repetitions = np.random.default_rng(0), 0, 2000
-    for a, b in zip(
-        generator.binomial(300, 0.95, repetitions), generator.binomial(80, 0.85, repetitions), strict=True
-    ):
-        low, high = difference_interval(Metrics(300, a / 300, 0), Metrics(80, b / 80, 0))
+    assert math.isclose(low, wilson_interval(50, 50)[0] - 1)
+    assert math.isclose(high, 1 - wilson_interval(20, 20)[0])
+
+    draws, times, hits = np.random.default_rng(0), 2000, 0
+    many, few = draws.binomial(300, 0.95, times), draws.binomial(80, 0.85, times)
+    for a, b in zip(many, few, strict=True):  # the losses play no part: any number will do
+        first, second = Metrics(300, a / 300, 0.0), Metrics(80, b / 80, 0.0)
+        low, high = difference_interval(first, second)
         hits += low <= 0.95 - 0.85 <= high
-    assert abs(hits / repetitions - 0.95) < 0.02, f"it covers the truth in {hits} of {repetitions} cases"
+    assert abs(hits / times - 0.95) < 0.02, f"the truth is inside {hits} of {times} times"
 
 
 # chapters/day10_report.md · Four numbers instead of one
 def test_confusion_matrix() -> None:
-    labels, predicted = (torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 1, 1, 0, 1, 0]))
-    assert confusion_matrix(predicted, labels).tolist() == [[2, 2], [1, 1]], "rows are the labels"
-    assert confusion_matrix(labels[:1], labels[:1]).tolist() == [[1, 0], [0, 0]], (
-        "labels that are absent count 0"
-    )
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    predicted = torch.tensor([0, 1, 1, 0, 1, 0])
+    rows = confusion_matrix(predicted, labels).tolist()
+    assert rows == [[2, 2], [1, 1]], "rows are the labels"
+    rows = confusion_matrix(labels[:1], labels[:1]).tolist()
+    assert rows == [[1, 0], [0, 0]], "labels that are absent count 0"
 
 
 # chapters/day10_report.md · Does it know when it knows?
@@ -234,13 +233,15 @@ def test_calibration() -> None:
     correct = torch.tensor([True, False, True, True, False])
     bins = calibration_bins(confidence, correct)
     assert [b.n for b in bins] == [2, 3]
-    assert math.isclose(bins[0].accuracy, 1 / 2) and math.isclose(bins[1].accuracy, 2 / 3)
+    assert math.isclose(bins[0].accuracy, 1 / 2)
+    assert math.isclose(bins[1].accuracy, 2 / 3)
     assert math.isclose(bins[0].confidence, 0.52, rel_tol=1e-6)
     expected = (2 * 0.02 + 3 * abs((0.96 + 0.99 + 1.0) / 3 - 2 / 3)) / 5
     assert math.isclose(calibration_error(bins), expected, rel_tol=1e-6)
-    assert calibration_error([CalibrationBin(3, 0.9, 0.9), CalibrationBin(1, 1.0, 0.6)]) == 0.1
-    two = calibration_bins(torch.tensor([0.55, 0.65, 0.9, 0.95, 1.0]), correct, bins=2)
-    assert [b.n for b in two] == [2, 3] and math.isclose(two[1].confidence, 0.95, rel_tol=1e-6)
+    exact, too_sure = CalibrationBin(3, 0.9, 0.9), CalibrationBin(1, 1.0, 0.6)
+    assert calibration_error([exact, too_sure]) == 0.1
+    by_hand = torch.tensor([0.55, 0.65, 0.9, 0.95, 1.0])
+    assert [b.n for b in calibration_bins(by_hand, correct, bins=2)] == [2, 3]
 
 
 # chapters/day10_report.md · Where it is right: length, negation, contrast
@@ -283,4 +284,5 @@ def test_edits() -> None:
 def test_calibration_counts_both_directions() -> None:
     too_sure, too_shy = CalibrationBin(10, 0.9, 0.7), CalibrationBin(30, 0.6, 0.8)
     assert math.isclose(calibration_error([too_sure, too_shy]), 0.2)
-    assert math.isclose(calibration_error([too_sure, CalibrationBin(30, 0.6, 0.6)]), 0.05)
+    exact = CalibrationBin(30, 0.6, 0.6)
+    assert math.isclose(calibration_error([too_sure, exact]), 0.05)

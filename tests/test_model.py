@@ -1,4 +1,4 @@
-# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day10_report.md, chapters/day11_deeper.md; edit the chapters, not this file.
+# Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day11_deeper.md, chapters/workshop_weights.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.model`."""
 
 import math
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import load_torch_model
 from safetensors.torch import save_file
 from torch import nn
 
@@ -30,6 +31,7 @@ from minitransformer.model import (
     read_weights,
     require,
     save_shards,
+    weight_files,
 )
 
 
@@ -215,33 +217,6 @@ def test_load_initial_names_what_is_wrong():
                 assert reason in str(error), error
 
 
-# chapters/day10_report.md · Weights that fit into a repository
-def test_shards() -> None:
-    torch.manual_seed(0)
-    model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        assert [path.name for path in save_shards(model.state_dict(), folder, 10**9)] == ["model.safetensors"]
-        (folder / "model.safetensors").unlink()
-        files = save_shards(model.state_dict(), folder, 2000)
-        assert len(files) > 3 and files[0].name.startswith("model-00001-of-")
-        found = read_weights(folder / "model.safetensors")
-        assert found.keys() == model.state_dict().keys()
-        assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
-        twin = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
-        load_weights(twin, folder / "model.safetensors")
-        assert torch.equal(twin.classifier.weight, model.classifier.weight)
-        files[1].unlink()
-        for text, part in [(None, files[1].name), ("[]", "is not the index"), ("{", "is not the index")]:
-            if text is not None:
-                (folder / "model.safetensors.index.json").write_text(text)
-            try:
-                read_weights(folder / "model.safetensors")
-                raise AssertionError(part)
-            except ValueError as error:
-                assert part in str(error)
-
-
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
 def test_token_types_reach_the_classifier():
     torch.manual_seed(0)
@@ -270,3 +245,43 @@ def test_require_says_what_is_allowed():
         raise AssertionError("an even size was accepted")
     except ValueError as error:
         assert str(error) == "size must be odd, got 4"
+
+
+# chapters/workshop_weights.md · Cut, and put together again
+def model_of_shards() -> TransformerForSequenceClassification:
+    torch.manual_seed(0)
+    return TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
+
+
+def test_shards_are_the_same_weights() -> None:
+    model = model_of_shards()
+    with tempfile.TemporaryDirectory() as name:
+        folder, whole = Path(name), Path(name, "model.safetensors")
+        assert save_shards(model.state_dict(), folder, 10**9) == [whole]
+        assert weight_files(whole) == [whole]
+        whole.unlink()
+        files = save_shards(model.state_dict(), folder, 2000)
+        assert len(files) > 3 and files[0].name.startswith("model-00001-of-")
+        assert weight_files(whole) == files
+        found = read_weights(whole)
+        assert found.keys() == model.state_dict().keys()
+        twin, theirs = model_of_shards(), model_of_shards()
+        nn.init.zeros_(twin.classifier.weight), nn.init.zeros_(theirs.classifier.weight)
+        load_weights(twin, whole)
+        load_torch_model(theirs, folder, strict=True)  # Hugging Face's loader
+        for name, value in model.state_dict().items():
+            assert torch.equal(twin.state_dict()[name], value), name
+            assert torch.equal(theirs.state_dict()[name], value), name
+
+
+def test_broken_shards_are_refused() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder, whole = Path(name), Path(name, "model.safetensors")
+        files = save_shards(model_of_shards().state_dict(), folder, 2000)
+        files[1].unlink()
+        with pytest.raises(ValueError, match=files[1].name):
+            read_weights(whole)
+        for text in ("[]", "{"):
+            (folder / "model.safetensors.index.json").write_text(text)
+            with pytest.raises(ValueError, match="is not the index"):
+                read_weights(whole)
