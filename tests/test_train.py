@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitransformer.data import Examples, load_examples, make_loader
-from minitransformer.experiment.checkpoint import TrainingState
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 from minitransformer.train import (
