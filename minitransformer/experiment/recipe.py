@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from safetensors.torch import save_file
@@ -63,9 +63,11 @@ _LARGEST_SHARD = 16_000_000
 
 def _without_paths(config: RunConfig) -> RunConfig:
     """The config with the last part of every path in it, which tells what was there but not on which machine."""
-    paths = {name: getattr(config.data, name) for name in ("tokenizer", "train", "validation", "test")}
-    data = replace(config.data, **{name: path and Path(path).name for name, path in paths.items()})
-    return replace(config, initial=config.initial and Path(config.initial).name, data=data)
+    names = ("tokenizer", "train", "validation", "test")
+    paths = {name: getattr(config.data, name) for name in names}
+    cut: dict[str, Any] = {name: path and Path(path).name for name, path in paths.items()}
+    initial = config.initial and Path(config.initial).name
+    return replace(config, initial=initial, data=replace(config.data, **cut))
 
 
 def ship(run: str | Path, folder: str | Path, largest: int = _LARGEST_SHARD) -> Path:
@@ -110,8 +112,8 @@ def _smaller(
     rows = [ids[token] for token in kept]
     weights["embedding.weight"] = weights["embedding.weight"][rows]
     weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
-    ours = {"vocab_size": len(kept), "max_length": length}
-    config = replace(config, **ours, padding_id=0, pooling="mean")
+    config = replace(config, vocab_size=len(kept), max_length=length)
+    config = replace(config, padding_id=0, pooling="mean")
     return config, weights, WordPieceTokenizer(wordpiece(kept, **casing), length)
 
 
