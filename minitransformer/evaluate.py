@@ -48,7 +48,7 @@ __all__ = [
 # chapters/day05_training.md · `evaluate`
 @dataclass(frozen=True)
 class Metrics:
-    """What a pass over `n` examples found: the share of right answers and the mean loss."""
+    """What a pass over `n` examples found: share of right answers and mean loss."""
 
     n: int
     accuracy: float
@@ -69,7 +69,7 @@ class Metrics:
 def predict(
     model: nn.Module, loader: Iterable[dict[str, Tensor]]
 ) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
-    """Logits and labels of a loader's examples, in its order, on the CPU, without dropout.
+    """Logits and labels of a loader's examples, in its order, without dropout.
 
     The batches go to the device of the model, whose mode is restored.
 

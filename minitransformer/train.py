@@ -22,7 +22,7 @@ __all__ = [
 # chapters/day05_training.md · `train_step`
 @dataclass(frozen=True)
 class StepResult:
-    """What one training step saw, before its update: mean loss, gradient's length, counts.
+    """What one training step saw before its update: loss, gradient's length, counts.
 
     A step whose loss or gradient is not finite is `skipped`: it changes no weight.
     """
