@@ -135,15 +135,16 @@ class TransformerEncoder(TokenEmbeddings):
         embedding_norm: bool = False, type_vocab_size: int = 0,
     ):  # fmt: skip
         _check_encoder(locals())  # every argument, by its name
-        norm = nn.Identity()
+        norm: nn.Module = nn.Identity()
         if embedding_norm:
             norm = LayerNorm(d_model, layer_norm_eps, fused)
         stage = (vocab_size, d_model, max_length, dropout, positions, padding_id)
         super().__init__(*stage, norm, type_vocab_size)
         settings = (d_model, num_heads, d_ff, dropout, activation, norm_first, fused)
-        settings += (layer_norm_eps,)
-        self.layers = nn.ModuleList(TransformerEncoderLayer(*settings) for _ in range(num_layers))
-        self.norm = nn.Identity()
+        self.layers = nn.ModuleList(
+            TransformerEncoderLayer(*settings, layer_norm_eps) for _ in range(num_layers)
+        )
+        self.norm: nn.Module = nn.Identity()
         if norm_first:
             self.norm = LayerNorm(d_model, layer_norm_eps, fused)
 

@@ -162,12 +162,11 @@ def _labelled(config: RunConfig) -> Job:
     else:
         words = Vocabulary.from_texts(train.texts, data.min_frequency, size)
         tokenizer = WordTokenizer(words, max_length=length)
-    order = {"shuffle": True, "seed": config.seed, "group_by_length": data.group_by_length}
     return Job(
         _sized(config, tokenizer),
         tokenizer,
         {"training": _described(train), "validation": _described(validation)},
-        make_loader(train, tokenizer, settings.batch_size, **order),
+        make_loader(train, tokenizer, settings.batch_size, True, config.seed, data.group_by_length),
         make_loader(validation, tokenizer, 256),
         Classification(),
     )
@@ -225,7 +224,8 @@ def _kept_corpus(examples: Examples, tokenizer: WordTokenizer, folder: Path) -> 
         write_json(note, wanted)
     files = [folder / f"{name}.npy" for name in names]
     arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-    return Corpus(*arrays, examples.source)
+    tokens, spans, labels = arrays
+    return Corpus(tokens, spans, labels, examples.source)
 
 
 def flat(values: dict[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
@@ -251,7 +251,8 @@ def identity(job: Job) -> dict[str, Any]:
 
 def finished_identity(folder: Path, kind: type) -> dict[str, Any]:
     """The `identity` of a finished run, whose settings are of the `kind` RunConfig or PretrainConfig."""
-    record, config = (read_run_record(folder), read_settings(kind, folder / "config.yaml"))
+    record = read_run_record(folder)
+    config: Any = read_settings(kind, folder / "config.yaml")
     return _identity(config, record.get("data", {}), record.get("initial", {}))
 
 

@@ -6,7 +6,9 @@ PLACE, STEPS = 4.0, 200
 
 
 def noise() -> torch.Tensor:
-    return torch.randn(STEPS, generator=torch.Generator().manual_seed(8), dtype=torch.float64).round(decimals=6)
+    return torch.randn(STEPS, generator=torch.Generator().manual_seed(8), dtype=torch.float64).round(
+        decimals=6
+    )
 
 
 def start() -> dict:
