@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 CHROMIUM ?= chromium
 SPHINX := $(BIN)/jupyter-book build -W -n --keep-going
 
-.PHONY: book test lab export format lint unit chapters smoke reproduce pdf browser clean
+.PHONY: book test lab export format lint unit chapters smoke reproduce pdf browser mutants clean
 
 book: $(STAMP)           ## environment, export, execute, render: open _build/html/index.html
 	$(BIN)/python -m book.press export
@@ -44,6 +44,12 @@ pdf: $(STAMP)            ## the book as one PDF, printed by Chromium: _build/boo
 
 browser: $(STAMP)        ## the rendered book in Chromium: run `make book` first
 	$(BIN)/pytest -m browser tests/book/test_pages.py tests/book/test_play.py tests/book/test_live_model.py
+
+MUTANTS ?=
+mutants: $(STAMP)        ## change the code in thousands of places: which changes does no test notice? hours; MUTANTS='…attention*' for some
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/mutmut results
 
 lab: $(STAMP)            ## read and run the chapters in JupyterLab
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lab]'

@@ -9,29 +9,16 @@ SST-2's training phrases, not on any model, so that they can be compared across 
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from minitransformer.data import load_sst2
+from minitransformer.evaluate import group_names, traits
 from minitransformer.experiment.folder import checksum
 from minitransformer.tokenizer import basic_english
 
 RECORD = Path(__file__).parent / "runs" / "validation_groups.json"
-NEGATIONS = {
-    "not",
-    "no",
-    "never",
-    "neither",
-    "nor",
-    "nothing",
-    "none",
-    "without",
-    "hardly",
-    "barely",
-    "cannot",
-}
-CONTRASTS = {"but", "although", "though", "however", "despite", "yet", "while", "instead", "rather"}
 FREQUENCIES = {"0": 0, "1": 1, "2 to 9": 9, "10 or more": 10**9}
-LENGTHS = {"up to 9": 9, "10 to 19": 19, "20 to 29": 29, "30 or more": 10**9}
 
 
 def group(value: int, bounds: dict[str, int]) -> str:
@@ -39,19 +26,25 @@ def group(value: int, bounds: dict[str, int]) -> str:
     return next(name for name, last in bounds.items() if value <= last)
 
 
-def is_negated(words: list[str]) -> bool:
-    """Whether a negation is among the words; the word tokenizer leaves "n't" as n, ', t."""
-    return bool(NEGATIONS & set(words)) or " n ' t " in f" {' '.join(words)} "
+def whole_texts(texts: Iterable[str]) -> list[str]:
+    """The texts whose words are not part of another text, each once, the longest first: sentences among phrases."""
+    kept, parts = [], set()
+    for words in sorted({tuple(text.split()) for text in texts}, key=len, reverse=True):
+        if words not in parts:
+            kept.append(" ".join(words))
+            parts |= {words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+    return kept
 
 
 def groups_of(text: str, frequency: Counter[str]) -> dict[str, str]:
     """The group of a sentence, of each kind; `frequency` says how many training sentences hold a word."""
-    words = basic_english(text)
+    length, negation, contrast = group_names(traits(text))
+    rarest = min(frequency[word] for word in basic_english(text))
     return {
-        "training sentences with its rarest word": group(min(frequency[word] for word in words), FREQUENCIES),
-        "negation": "with" if is_negated(words) else "without",
-        "contrast": "with" if CONTRASTS & set(words) else "without",
-        "words": group(len(text.split()), LENGTHS),
+        "training sentences with its rarest word": group(rarest, FREQUENCIES),
+        "negation": negation.split()[0],
+        "contrast": contrast.split()[0],
+        "words": length.removesuffix(" words"),
     }
 
 

@@ -335,9 +335,9 @@ def bert_pairs(dtype: torch.dtype, mask: Tensor | None) -> Iterator[Pair]:
 
 
 def masked_lm_pairs(dtype: torch.dtype, mask: Tensor | None) -> Iterator[Pair]:
-    """The head that names tokens, alone and on its BERT, whose ε is set to that of our head; weights go to ours."""
-    theirs = random_weights(BertForMaskedLM(BertConfig(**SIZES, layer_norm_eps=1e-5)), dtype)
-    bert = {"norm_first": False, "embedding_norm": True, "type_vocab_size": 2}
+    """The head that names tokens, alone and on its BERT; weights go to ours."""
+    theirs = random_weights(BertForMaskedLM(BertConfig(**SIZES)), dtype)
+    bert = {"norm_first": False, "embedding_norm": True, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
     ours = TransformerForMaskedLM(ModelConfig(V, C, H, D_FF, L, T, 0.0, **bert)).to(dtype).eval()
     gradients = dict(theirs.named_parameters())  # the table is there once: the output weights are tied to it
     names = {f"encoder.{name}": value for name, value in from_bert(gradients, L).items()}

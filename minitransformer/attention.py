@@ -216,7 +216,7 @@ def attention_gradients(
     weights: Float[Tensor, "*B T S"],
     grad_out: Float[Tensor, "*B T Dv"],
 ) -> tuple[Float[Tensor, "*B T D"], Float[Tensor, "*B S D"], Float[Tensor, "*B S Dv"]]:
-    """The gradients of `scaled_dot_product_attention` by q, k and v, from its weights and the gradient of its output.
+    """The gradients of `scaled_dot_product_attention` by q, k and v, from its weights.
 
     Masks need no argument: a masked key has the weight zero, and so the gradient zero.
     """
@@ -229,10 +229,10 @@ def attention_gradients(
 
 # chapters/day11_deeper.md · The function, without autograd
 class AttentionFunction(torch.autograd.Function):
-    """`scaled_dot_product_attention` with its backward pass written out; see `attention_gradients`.
+    """`scaled_dot_product_attention` with its backward pass written out.
 
-    Shapes: q `[..., T, D]`, k `[..., S, D]`, v `[..., S, Dv]` with the same leading axes; the mask, or None, broadcasts
-    to `[..., T, S]`. The backward pass cannot be differentiated a second time.
+    Shapes: q `[..., T, D]`, k `[..., S, D]`, v `[..., S, Dv]` with the same leading axes;
+    the mask, or None, broadcasts to `[..., T, S]`. There is no second derivative.
     """
 
     @staticmethod
@@ -254,5 +254,5 @@ def attention_with_gradient(
     v: Float[Tensor, "*B S Dv"],
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "*B T Dv"]:
-    """softmax(q kᵀ / √D) v, differentiated by our own formulas: the readable reference of attention's gradient."""
+    """softmax(q kᵀ / √D) v, differentiated by our own formulas: the readable reference."""
     return AttentionFunction.apply(q, k, v, mask)

@@ -46,20 +46,21 @@ LAYER_NAMES = {
 
 
 def bert_names(num_layers: int) -> dict[str, str]:
-    """Every parameter of `transformers.BertModel` (without its pooler), and what it is called in `TransformerEncoder`."""
+    """Every parameter of `BertModel`, and its name in `TransformerEncoder`."""
     names = dict(EMBEDDING_NAMES)
     for i in range(num_layers):
         for theirs, ours in LAYER_NAMES.items():
             for kind in ("weight", "bias"):
-                names[f"encoder.layer.{i}.{theirs}.{kind}"] = f"layers.{i}.{ours}.{kind}"
+                name = f"encoder.layer.{i}.{theirs}.{kind}"
+                names[name] = f"layers.{i}.{ours}.{kind}"
     return names
 
 
 def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
-    """The weights of a BERT under the names of `TransformerEncoder`; what belongs to BERT's heads is left out.
+    """The weights of a BERT under the names of `TransformerEncoder`, without its heads.
 
     Raises:
-        ValueError: about the first weight that is missing, there twice, or of no place in such an encoder.
+        ValueError: about the first weight that is missing, there twice, or has no place.
     """
     plain: dict[str, str] = {}  # BERT's name: the name in the file
     for name in state:
@@ -68,20 +69,26 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
         if short in plain:
             raise ValueError(f"{short} is there twice, as {plain[short]} and as {name}")
         plain[short] = name
-    names, wanted = (bert_names(num_layers), f"these are not the weights of a BERT of {num_layers} layers")
-    if missing := [name for name in names if name not in plain]:
-        raise ValueError(
-            f"{wanted}: {missing[0]} is missing; the first names there are {', '.join(list(state)[:3]) or 'none'}"
-        )
-    for short in plain.keys() - names.keys() - {"embeddings.position_ids", "embeddings.token_type_ids"}:
-        if short.startswith(("embeddings.", "encoder.")):
-            raise ValueError(f"{wanted}: {plain[short]} has no place in it")
+    names = bert_names(num_layers)
+    _refuse_other_models(names, plain, num_layers)
     return {ours: state[plain[theirs]] for theirs, ours in names.items()}
 
 
 def to_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
-    """The way back: the weights of a `TransformerEncoder` under the names of `transformers.BertModel`."""
+    """The way back: a `TransformerEncoder`'s weights under the names of `BertModel`."""
     return {theirs: state[ours] for theirs, ours in bert_names(num_layers).items()}
+
+
+def _refuse_other_models(names: dict[str, str], plain: dict[str, str], num_layers: int) -> None:
+    """Refuse a file that lacks a wanted name, or has one of the encoder's that is not wanted."""
+    wanted = f"these are not the weights of a BERT of {num_layers} layers"
+    if missing := [name for name in names if name not in plain]:
+        there = ", ".join(list(plain.values())[:3]) or "none"
+        raise ValueError(f"{wanted}: {missing[0]} is missing; the first names there are {there}")
+    no_weights = {"embeddings.position_ids", "embeddings.token_type_ids"}
+    for short in plain.keys() - names.keys() - no_weights:
+        if short.startswith(("embeddings.", "encoder.")):
+            raise ValueError(f"{wanted}: {plain[short]} has no place in it")
 
 
 # chapters/day11_deeper.md · The same settings, the same numbers
@@ -118,14 +125,16 @@ def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
     found = {ours: settings.get(theirs, _BERT_DEFAULTS[theirs]) for theirs, ours in CONFIG_NAMES.items()}
     if (rate := settings.get("attention_probs_dropout_prob", 0.1)) != found["dropout"]:
         warnings.warn(
-            f"attention_probs_dropout_prob is {rate}, but our encoder has one dropout, hidden_dropout_prob: {found['dropout']}",
+            f"attention_probs_dropout_prob is {rate}, but our encoder has one dropout, "
+            f"hidden_dropout_prob: {found['dropout']}",
             stacklevel=2,
         )
     try:
         return ModelConfig(**found, norm_first=False, embedding_norm=True)
     except ValueError as error:
-        theirs = {ours: theirs for theirs, ours in CONFIG_NAMES.items()}.get(str(error).split()[0], "a value")
-        raise ValueError(f"{theirs} in the config of a BERT: {error}") from None
+        names = {ours: theirs for theirs, ours in CONFIG_NAMES.items()}
+        name = names.get(str(error).split()[0], "a value")
+        raise ValueError(f"{name} in the config of a BERT: {error}") from None
 
 
 def config_to_bert(config: ModelConfig) -> dict[str, Any]:
@@ -144,10 +153,15 @@ def config_to_bert(config: ModelConfig) -> dict[str, Any]:
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
 def plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
-    """BERT's lower case, or the `casing` that its normalizer is given; then what the Penn Treebank tore apart is joined: "do n't" becomes "don't", "-lrb-" a bracket."""
+    """BERT's lower case, or the `casing` that its normalizer is given; then plain spelling.
+
+    What a treebank tore apart is joined, "do n't" to "don't", and a line break of HTML
+    becomes a space.
+    """
     return normalizers.Sequence(
         [
             normalizers.BertNormalizer(**cast(Any, casing)),
+            normalizers.Replace(Regex(r"(?i)<br\s*/?>"), " "),
             normalizers.Replace(Regex(r"(?<=\w) n't\b"), "n't"),
             normalizers.Replace("-lrb-", "("),
             normalizers.Replace("-rrb-", ")"),
@@ -157,7 +171,8 @@ def plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
 
 def wordpiece(tokens: Sequence[str], **casing: bool | None) -> Tokenizer:
     """The library's WordPiece tokenizer of a vocabulary, with `plain_normalizer`."""
-    backend = bert_backend(models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]"))
+    ids = {token: i for i, token in enumerate(tokens)}
+    backend = bert_backend(models.WordPiece(ids, unk_token="[UNK]"))
     backend.normalizer = plain_normalizer(**casing)
     return backend
 
@@ -313,10 +328,10 @@ def _encoder(config: ModelConfig) -> TransformerEncoder:
 
 
 def from_pretrained(source: str | Path) -> TransformerEncoder:
-    """The encoder with the weights of a BERT, a local folder or a name on the hub; in evaluation mode (no dropout).
+    """The encoder with the weights of a BERT, a folder or a name on the hub; no dropout.
 
     Raises:
-        ValueError: one sentence, if there is no BERT, or its weights do not fit its config.
+        ValueError: if there is no BERT, or its weights do not fit its config.
     """
     config, _, weights = read_bert(bert_folder(source))
     encoder = _encoder(config)

@@ -228,10 +228,11 @@ def epoch_batches(
     epoch: int,
     pool: int = POOL,
 ) -> list[list[int]]:
-    """All batches of an epoch as lists of indices; together they hold every index once, and only one may be short.
+    """All batches of an epoch as lists of indices, every index once; only one is short.
 
-    With `group_by_length` the (shuffled) examples are cut into pools of `pool` batches, and each pool is sorted
-    by length before it is cut into batches, which are then shuffled in turn.
+    With `group_by_length` the (shuffled) examples are cut into pools of `pool` batches,
+    and each pool is sorted by length before it is cut into batches, which are then
+    shuffled in turn.
     """
     random = np.random.default_rng((seed, epoch))
     n = len(lengths)

@@ -66,46 +66,44 @@ def _look_up(name: str, ids: Tensor, table: nn.Embedding) -> Float[Tensor, "B T 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
 def _check_encoder(settings: dict[str, Any]) -> None:
-    """Refuse a setting of an encoder that is of the wrong type or out of range, in one sentence."""
+    """Refuse a setting that is of the wrong type or out of range, in one sentence."""
 
-    def check(name: str, kind: type, description: str, allowed: Callable[[Any], bool]) -> None:
-        _setting(name, settings[name], kind, description, allowed)
+    def check(name: str, kind: type, wanted: str, allowed: Callable[[Any], bool]) -> None:
+        _setting(name, settings[name], kind, wanted, allowed)
 
-    for name in ("vocab_size", "d_model", "num_heads", "d_ff", "num_layers", "max_length"):
-        check(name, int, "an integer of at least 1", lambda value: value >= 1)
+    sizes = ("vocab_size", "d_model", "num_heads", "d_ff", "num_layers", "max_length")
+    for name in sizes:
+        check(name, int, "an integer of at least 1", lambda n: n >= 1)
     d_model, last = settings["d_model"], settings["vocab_size"] - 1
     even = settings["positions"] != "sinusoidal" or d_model % 2 == 0
     check("d_model", int, "even for sinusoidal positions", lambda _: even)
-    check("num_heads", int, f"a divisor of d_model={d_model}", lambda value: d_model % value == 0)
-    check("dropout", float, "a number in [0, 1)", lambda value: 0 <= value < 1)
-    check("activation", str, f"one of {sorted(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)
-    check("positions", str, f"one of {sorted(POSITIONS)}", lambda value: value in POSITIONS)
-    check("padding_id", int, f"an integer in 0 … {last}", lambda value: 0 <= value <= last)
+    divisor = f"a divisor of d_model={d_model}"
+    check("num_heads", int, divisor, lambda n: d_model % n == 0)
+    check("dropout", float, "a number in [0, 1)", lambda p: 0 <= p < 1)
+    check("activation", str, f"one of {sorted(ACTIVATIONS)}", ACTIVATIONS.__contains__)
+    check("positions", str, f"one of {sorted(POSITIONS)}", POSITIONS.__contains__)
+    check("padding_id", int, f"an integer in 0 … {last}", lambda n: 0 <= n <= last)
     for name in ("norm_first", "fused", "embedding_norm"):
         check(name, bool, "true or false", lambda _: True)
-    check("layer_norm_eps", float, "a finite number above 0", lambda value: 0 < value < math.inf)
-    check("type_vocab_size", int, "an integer of at least 0", lambda value: value >= 0)
+    eps = "a finite number above 0"
+    check("layer_norm_eps", float, eps, lambda e: 0 < e < math.inf)
+    check("type_vocab_size", int, "an integer of at least 0", lambda n: n >= 0)
 
 
 class TokenEmbeddings(nn.Module):
-    """What the first layer sees: tokens plus positions plus, in BERT, the kinds of tokens; normalised by `norm`."""
+    """Tokens plus positions plus, in BERT, the tokens' types; normalised by `norm`."""
 
     def __init__(
-        self,
-        vocab_size: int,
-        d_model: int,
-        max_length: int,
-        dropout: float,
-        positions: str,
-        padding_id: int,
-        norm: nn.Module,
-        type_vocab_size: int,
-    ):
+        self, vocab_size: int, d_model: int, max_length: int, dropout: float,
+        positions: str, padding_id: int, norm: nn.Module, type_vocab_size: int,
+    ):  # fmt: skip
         super().__init__()
         self.padding_id = padding_id
         self.embedding = nn.Embedding(vocab_size, d_model, padding_idx=padding_id)
         self.positions, self.scale = make_positions(positions, d_model, max_length)
-        self.token_types = nn.Embedding(type_vocab_size, d_model) if type_vocab_size else None
+        self.token_types = None
+        if type_vocab_size:
+            self.token_types = nn.Embedding(type_vocab_size, d_model)
         self.embedding_norm = norm
         self.dropout = nn.Dropout(dropout)
 
@@ -113,46 +111,41 @@ class TokenEmbeddings(nn.Module):
         self, input_ids: Int[Tensor, "B T"], token_type_ids: Int[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T C"]:
         """Look up and add up. Without `token_type_ids` every token is of type 0."""
-        x = self.positions(_look_up("input_ids", input_ids, self.embedding) * self.scale)
+        tokens = _look_up("input_ids", input_ids, self.embedding)
+        x = self.positions(tokens * self.scale)
         if self.token_types is not None:
-            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            if types.shape != input_ids.shape:
-                shapes = f"{list(types.shape)} for input_ids {list(input_ids.shape)}"
-                raise ValueError(f"token_type_ids must have the shape of input_ids, got {shapes}")
+            types = token_type_ids
+            if types is None:
+                types = torch.zeros_like(input_ids)
+            _check_types(types, input_ids)
             x = x + _look_up("token_type_ids", types, self.token_types)
         elif token_type_ids is not None:
-            raise ValueError("token_type_ids need a model with a type_vocab_size of at least 1, got one of 0")
+            raise ValueError("token_type_ids need a type_vocab_size of at least 1, got one of 0")
         return self.dropout(self.embedding_norm(x))
 
 
 class TransformerEncoder(TokenEmbeddings):
-    """Token ids in, one vector per token out (Vaswani et al., 2017, section 3; as BERT, Devlin et al., 2019)."""
+    """Ids in, one vector in context per token out (Vaswani et al., 2017, section 3.1)."""
 
     def __init__(
-        self,
-        vocab_size: int,
-        d_model: int = 128,
-        num_heads: int = 4,
-        d_ff: int = 512,
-        num_layers: int = 2,
-        max_length: int = 128,
-        dropout: float = 0.1,
-        activation: str = "gelu",
-        norm_first: bool = True,
-        positions: str = "learned",
-        padding_id: int = 0,
-        fused: bool = True,
-        layer_norm_eps: float = 1e-5,
-        embedding_norm: bool = False,
-        type_vocab_size: int = 0,
-    ):
+        self, vocab_size: int, d_model: int = 128, num_heads: int = 4, d_ff: int = 512,
+        num_layers: int = 2, max_length: int = 128, dropout: float = 0.1,
+        activation: str = "gelu", norm_first: bool = True, positions: str = "learned",
+        padding_id: int = 0, fused: bool = True, layer_norm_eps: float = 1e-5,
+        embedding_norm: bool = False, type_vocab_size: int = 0,
+    ):  # fmt: skip
         _check_encoder(locals())  # every argument, by its name
-        norm = LayerNorm(d_model, layer_norm_eps, fused) if embedding_norm else nn.Identity()
+        norm = nn.Identity()
+        if embedding_norm:
+            norm = LayerNorm(d_model, layer_norm_eps, fused)
         stage = (vocab_size, d_model, max_length, dropout, positions, padding_id)
         super().__init__(*stage, norm, type_vocab_size)
-        settings = (d_model, num_heads, d_ff, dropout, activation, norm_first, fused, layer_norm_eps)
+        settings = (d_model, num_heads, d_ff, dropout, activation, norm_first, fused)
+        settings += (layer_norm_eps,)
         self.layers = nn.ModuleList(TransformerEncoderLayer(*settings) for _ in range(num_layers))
-        self.norm = LayerNorm(d_model, layer_norm_eps, fused) if norm_first else nn.Identity()
+        self.norm = nn.Identity()
+        if norm_first:
+            self.norm = LayerNorm(d_model, layer_norm_eps, fused)
 
     def forward(
         self,
@@ -160,8 +153,17 @@ class TransformerEncoder(TokenEmbeddings):
         attention_mask: Bool[Tensor, "B T"] | None = None,
         token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T C"]:
-        """Encode a batch. The mask is True on real tokens; without one, all ids but `padding_id` are real."""
+        """Encode a batch; without a mask (True: real), all ids but `padding_id` are."""
+        if attention_mask is None:
+            attention_mask = input_ids != self.padding_id
         x = self.embed(input_ids, token_type_ids)
         for layer in self.layers:
-            x = layer(x, input_ids != self.padding_id if attention_mask is None else attention_mask)
+            x = layer(x, attention_mask)
         return self.norm(x)
+
+
+def _check_types(types: Tensor, input_ids: Tensor) -> None:
+    """Refuse types of another shape than the ids."""
+    if types.shape != input_ids.shape:
+        shapes = f"{list(types.shape)} for input_ids {list(input_ids.shape)}"
+        raise ValueError(f"token_type_ids must have the shape of input_ids, got {shapes}")

@@ -1,4 +1,4 @@
-# Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day10_report.md; edit the chapters, not this file.
+# Generated from chapters/day05_training.md, chapters/day07_experiments.md, chapters/day09_sprint.md, chapters/day10_report.md; edit the chapters, not this file.
 """Accuracy, loss, calibration, groups of examples, and how sure a measured accuracy is."""
 
 import math
@@ -48,7 +48,7 @@ __all__ = [
 # chapters/day05_training.md · `evaluate`
 @dataclass(frozen=True)
 class Metrics:
-    """What a pass over `n` examples found: the share of right answers and the mean loss per example."""
+    """What a pass over `n` examples found: share of right answers and mean loss."""
 
     n: int
     accuracy: float
@@ -61,37 +61,15 @@ class Metrics:
 
     def __str__(self) -> str:
         low, high = (100 * end for end in self.interval95)
-        return f"accuracy {100 * self.accuracy:.1f} % (95 %: {low:.1f} to {high:.1f}, n = {self.n}), loss {self.loss:.3f}"
+        interval = f"(95 %: {low:.1f} to {high:.1f}, n = {self.n})"
+        return f"accuracy {100 * self.accuracy:.1f} % {interval}, loss {self.loss:.3f}"
 
 
-# chapters/day06_engineering.md · One pass, many uses
-def evaluate(model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
-    """Accuracy and mean loss of `model` over a loader's examples (see `predict`)."""
-    return score(*predict(model, loader))
-
-
-# chapters/day05_training.md · How sure is an accuracy?
-def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share measured as `correct` hits in `n` trials (Wilson's score interval).
-
-    Raises:
-        ValueError: if `n` is below 1 or `correct` lies outside 0 … n.
-    """
-    if n < 1 or not 0 <= correct <= n:
-        raise ValueError(f"correct must lie in 0 … n with n at least 1, got correct={correct} and n={n}")
-    z = 1.959964  # 95 % of a standard normal lie within ± z
-    share = correct / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-# chapters/day06_engineering.md · One pass, many uses
 @torch.no_grad()
 def predict(
     model: nn.Module, loader: Iterable[dict[str, Tensor]]
 ) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
-    """The logits and the labels of a loader's examples, in its order and on the CPU, without dropout or gradients.
+    """Logits and labels of a loader's examples, in its order, without dropout.
 
     The batches go to the device of the model, whose mode is restored.
 
@@ -119,6 +97,28 @@ def score(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Metrics:
     return Metrics(len(labels), correct / len(labels), F.cross_entropy(logits, labels).item())
 
 
+def evaluate(model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
+    """Accuracy and mean loss of `model` over a loader's examples (see `predict`)."""
+    return score(*predict(model, loader))
+
+
+# chapters/day05_training.md · How sure is an accuracy?
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share, `correct` hits in `n` trials (Wilson's interval).
+
+    Raises:
+        ValueError: if `n` is below 1 or `correct` lies outside 0 … n.
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"correct must lie in 0 … n with n ≥ 1, got correct={correct} and n={n}")
+    z = 1.959964  # 95 % of a standard normal lie within ± z
+    share = correct / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+# chapters/day05_training.md · The script
 LABELS = ("negative", "positive")
 
 
@@ -188,15 +188,16 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 # chapters/day09_sprint.md · What each ingredient gives
 def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
-    """By how much the second runs are right more often, and the 95 % half widths by seeds and by sentences.
+    """By how much the second runs are right more often, and two 95 % half widths.
 
-    Both arrays say what was right, shape [runs, sentences], with as many runs each, two at least, on the same
-    sentences. The first half width is Student's, with the deviation pooled; the second holds for these runs on other
-    sentences of the kind. All three are shares.
+    Both arrays say what was right, shape [runs, sentences], two runs at least.
+    The first half width (by seeds) is Student's, with the deviation pooled; the second
+    (by sentences) holds for these runs on other sentences of the kind. All three are shares.
     """
     if before.shape != after.shape or len(before) < 2:
         raise ValueError(
-            f"two equal shapes [runs, sentences] are needed, runs at least 2, got {before.shape} and {after.shape}"
+            "two equal shapes [runs, sentences] are needed, runs at least 2, "
+            f"got {before.shape} and {after.shape}"
         )
     from scipy.stats import t  # here, because it takes a second to import
 

@@ -71,6 +71,8 @@ class SinusoidalPositionalEncoding(nn.Module):
     Raises ValueError if T exceeds max_length or C is not d_model.
     """
 
+    encoding: Tensor  # for type checkers: what `register_buffer` makes
+
     def __init__(self, d_model: int, max_length: int = 512):
         super().__init__()
         self.register_buffer("encoding", sinusoidal_encoding(max_length, d_model), persistent=False)
@@ -170,8 +172,9 @@ class LayerNorm(nn.Module):
 class TransformerEncoderLayer(nn.Module):
     """Self-attention, then a feed-forward network, each with a residual and a LayerNorm.
 
-    Post-norm, `norm(x + f(x))` (Vaswani et al., 2017, section 3.1), or with norm_first pre-norm, `x + f(norm(x))` (Xiong
-    et al., 2020). attention_mask is boolean, `[B, T]` or `[B, T, T]`, True = attend; a wrong value is a ValueError.
+    The paper's order is post-norm, `norm(x + f(x))` (Vaswani et al., 2017, section 3.1); norm_first gives pre-norm,
+    `x + f(norm(x))` (Xiong et al., 2020). attention_mask is boolean, `[B, T]` or `[B, T, T]`, True = attend.
+    fused uses PyTorch's kernels. Raises ValueError for wrong sizes, dropouts, activations or masks.
     """
 
     def __init__(
@@ -223,6 +226,47 @@ def layer_norm_gradients(
     return grad_x, (rows * normal.reshape(rows.shape)).sum(0), rows.sum(0)
 
 
+def gelu_slope(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The derivative of GELU, Φ(x) + x φ(x)."""
+    bell = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * bell
+
+
+@torch.no_grad()
+def encoder_layer_gradients(
+    layer: Any, x: Float[Tensor, "B T C"], grad_out: Float[Tensor, "B T C"], mask: Tensor | None = None
+) -> tuple[Float[Tensor, "B T C"], dict[str, Tensor]]:
+    """A post-norm layer's gradients by its input and its parameters; GELU, no dropout."""
+    parts, heads = dict(layer.named_modules()), layer.self_attn.num_heads
+    found: dict[str, Tensor] = {}
+
+    def back(name: str, x: Tensor, grad: Tensor) -> Tensor:
+        weight = parts[name].weight
+        if name.startswith("norm"):
+            gradients = layer_norm_gradients(x, weight, grad, parts[name].eps)
+        else:
+            gradients = linear_gradients(x, weight, grad)
+        grad, found[f"{name}.weight"], found[f"{name}.bias"] = gradients
+        return grad
+
+    q, k, v = (split_heads(parts[f"self_attn.{n}_proj"](x), heads) for n in "qkv")
+    out, weights = scaled_dot_product_attention(q, k, v, head_mask(mask, q, k))
+    merged = merge_heads(out)
+    first = x + layer.self_attn.out_proj(merged)
+    middle = layer.norm1(first)
+    hidden = layer.feed_forward.linear1(middle)
+    active = F.gelu(hidden)
+    second = middle + layer.feed_forward.linear2(active)
+
+    grad = back("norm2", second, grad_out)
+    inner = back("feed_forward.linear2", active, grad) * gelu_slope(hidden)
+    grad = back("norm1", first, grad + back("feed_forward.linear1", middle, inner))
+    inner = split_heads(back("self_attn.out_proj", merged, grad), heads)
+    for n, g in zip("qkv", attention_gradients(q, k, v, weights, inner), strict=True):
+        grad = grad + back(f"self_attn.{n}_proj", x, merge_heads(g))
+    return grad, found
+
+
 class LayerNormFunction(torch.autograd.Function):
     """`layer_norm` with its backward pass written out; see `layer_norm_gradients`."""
 
@@ -237,46 +281,3 @@ class LayerNormFunction(torch.autograd.Function):
     def backward(ctx, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         return *layer_norm_gradients(x, weight, grad_out, ctx.eps), None
-
-
-def gelu_slope(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The derivative of GELU, Φ(x) + x φ(x)."""
-    bell = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-    return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * bell
-
-
-@torch.no_grad()
-def encoder_layer_gradients(
-    layer: Any, x: Float[Tensor, "B T C"], grad_out: Float[Tensor, "B T C"], mask: Tensor | None = None
-) -> tuple[Float[Tensor, "B T C"], dict[str, Tensor]]:
-    """The gradients of a post-norm encoder layer with GELU, without dropout: by its input, and by each parameter."""
-    attention, network, heads = (layer.self_attn, layer.feed_forward, layer.self_attn.num_heads)
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str, gradients: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        grad, found[f"{name}.weight"], found[f"{name}.bias"] = gradients
-        return grad
-
-    def linear(name: str, x: Tensor, grad: Tensor) -> Tensor:
-        return keep(name, linear_gradients(x, layer.get_submodule(name).weight, grad))
-
-    def norm(name: str, x: Tensor, grad: Tensor) -> Tensor:
-        module = layer.get_submodule(name)
-        return keep(name, layer_norm_gradients(x, module.weight, grad, module.eps))
-
-    q, k, v = (split_heads(f(x), heads) for f in (attention.q_proj, attention.k_proj, attention.v_proj))
-    out, weights = scaled_dot_product_attention(q, k, v, head_mask(mask, q, k))
-    merged = merge_heads(out)
-    first = x + attention.out_proj(merged)
-    middle = layer.norm1(first)
-    hidden = network.linear1(middle)
-    active = F.gelu(hidden)
-    second = middle + network.linear2(active)
-
-    grad = norm("norm2", second, grad_out)
-    inner = linear("feed_forward.linear2", active, grad) * gelu_slope(hidden)
-    grad = norm("norm1", first, grad + linear("feed_forward.linear1", middle, inner))
-    grad_heads = split_heads(linear("self_attn.out_proj", merged, grad), heads)
-    for part, g in zip("qkv", attention_gradients(q, k, v, weights, grad_heads), strict=True):
-        grad = grad + linear(f"self_attn.{part}_proj", x, merge_heads(g))
-    return grad, found

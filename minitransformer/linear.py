@@ -80,6 +80,6 @@ class Linear(nn.Module):
 def linear_gradients(
     x: Float[Tensor, "*batch I"], weight: Float[Tensor, "O I"], grad_out: Float[Tensor, "*batch O"]
 ) -> tuple[Float[Tensor, "*batch I"], Float[Tensor, "O I"], Float[Tensor, "O"]]:
-    """The gradients of `x Wᵀ + b` by x, W and b: `G W`, `Gᵀ X` and the column sums of `G`."""
+    """The gradients of `x Wᵀ + b` by x, W and b: `G W`, `Gᵀ X`, column sums of `G`."""
     rows = grad_out.reshape(-1, grad_out.size(-1))  # all leading axes as one
     return grad_out @ weight, rows.T @ x.reshape(-1, x.size(-1)), rows.sum(0)

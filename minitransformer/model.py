@@ -169,7 +169,8 @@ class TransformerForSequenceClassification(PreTrained):
         """Logits, one row per sequence; the mask is True on real tokens."""
         if attention_mask is None:
             attention_mask = input_ids != self.config.padding_id
-        return self.classify(self.encoder(input_ids, attention_mask, token_type_ids), attention_mask)
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
+        return self.classify(hidden, attention_mask)
 
     def classify(
         self, hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
@@ -190,7 +191,8 @@ def mean_of_tokens(
     """The mean of the vectors of all real tokens; zeros for a text that has none."""
     if attention_mask.shape != hidden.shape[:2]:
         raise ValueError(
-            f"attention_mask must have shape [B, T] = {list(hidden.shape[:2])}, got {list(attention_mask.shape)}"
+            f"attention_mask must have shape [B, T] = {list(hidden.shape[:2])}, "
+            f"got {list(attention_mask.shape)}"
         )
     weights = attention_mask.to(hidden.dtype)
     return (hidden * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
@@ -202,20 +204,20 @@ POOLINGS = {"cls": first_token, "mean": mean_of_tokens}
 class TransformerForMaskedLM(TransformerForSequenceClassification):
     """The encoder with two heads: one names hidden tokens, the other labels the text.
 
-    The token head is BERT's: a layer, the activation, LayerNorm, and then the embedding table itself as output
-    weights (Devlin et al., 2019, section 3.1; tied weights: Press and Wolf, 2017).
+    The token head is BERT's: a layer, the activation, LayerNorm, and the embedding table
+    itself as output (Devlin et al., 2019, section 3.1; Press and Wolf, 2017).
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
         self.transform = Linear(config.d_model, config.d_model)
-        eps = self.encoder.layers[0].norm1.eps  # one ε for all norms
-        self.norm = LayerNorm(config.d_model, eps, config.fused)
+        norms = (m.eps for m in self.encoder.modules() if isinstance(m, LayerNorm))
+        self.norm = LayerNorm(config.d_model, next(norms), config.fused)  # one ε for all
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialize(self.transform)
 
     def name_tokens(self, hidden: Float[Tensor, "N C"]) -> Float[Tensor, "N V"]:
-        """One logit per entry of the vocabulary, for each of N vectors of the encoder."""
+        """One logit per entry of the vocabulary, for each of N vectors."""
         states = self.norm(ACTIVATIONS[self.config.activation](self.transform(hidden)))
         return F.linear(states, self.encoder.embedding.weight, self.bias)
 
@@ -224,11 +226,11 @@ class TransformerForMaskedLM(TransformerForSequenceClassification):
 def load_initial(model: PreTrained, path: Path) -> list[str]:
     """Fill `model` with what it shares with a pretrained model's safetensors file.
 
-    Everything of the encoder must be there and fit; heads are taken where both have them. Returns the names of the
-    tensors that keep their fresh values.
+    All of the encoder must be there and fit; heads are taken where both have them.
+    Returns the names of the tensors that keep their fresh values.
 
     Raises:
-        ValueError: one sentence, if the file is missing or broken, or about the first tensor that does not fit.
+        ValueError: one sentence, about the file or the first tensor that does not fit.
     """
     found, wanted = read_weights(path), model.state_dict()
     for name in sorted(wanted):

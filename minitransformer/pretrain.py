@@ -33,18 +33,17 @@ def mask_tokens(
     rate: float,
     generator: torch.Generator,
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """Hide a share `rate` of the real tokens; returns what the model sees, and which tokens it has to name.
+    """Hide a share `rate` of the real tokens; returns what the model sees, and what was chosen.
 
-    Of the chosen tokens 80 % become [MASK], 10 % a random entry, 10 % stay (Devlin et al., 2019, section 3.1).
+    Of the chosen 80 % become [MASK], 10 % a random entry, 10 % stay (Devlin et al., 2019).
     Special tokens are never chosen; at least one other token is, if there is any.
     """
     special = len(SPECIAL_TOKENS)
     allowed = attention_mask & (input_ids >= special)
     size = max(1, round(rate * int(allowed.sum())))
     dice = torch.rand(input_ids.shape, generator=generator).masked_fill(~allowed, 2.0)
-    chosen = (
-        torch.zeros_like(allowed).flatten().index_fill_(0, dice.flatten().topk(size, largest=False)[1], True)
-    )
+    winners = dice.flatten().topk(size, largest=False)[1]
+    chosen = torch.zeros_like(allowed).flatten().index_fill_(0, winners, True)
     chosen = chosen.view_as(allowed) & allowed
     fate = torch.rand(input_ids.shape, generator=generator)
     others = torch.randint(special, vocab_size, input_ids.shape, generator=generator)
@@ -118,15 +117,17 @@ def encode_all(tokenizer: WordTokenizer, texts: Sequence[str]) -> list[np.ndarra
 
 
 def cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> list[tuple[int, int, int]]:
-    """The chunks of an epoch as (start, stop, review): at most `length` ids, none across two reviews.
+    """The chunks of an epoch as (start, stop, review): at most `length` ids each.
 
-    The first cut of a review moves from epoch to epoch, without adding a chunk; every id is in exactly one chunk.
+    The first cut moves from epoch to epoch; every id is in exactly one chunk.
     """
     random = np.random.default_rng((seed, epoch, 1))
     found = []
     for review, (start, stop) in enumerate(spans.tolist()):
-        slack = -(stop - start) % length
-        first = stop if stop - start <= length else start + length - int(random.integers(slack + 1))
+        first = stop
+        if stop - start > length:
+            slack = -(stop - start) % length
+            first = start + length - int(random.integers(slack + 1))
         cuts = [start, *range(first, stop, length), stop]
         found += [(a, b, review) for a, b in pairwise(cuts) if a < b]
     return found
@@ -177,12 +178,12 @@ def make_corpus_loader(corpus: Corpus, length: int, batch_size: int, seed: int =
     )
 
 
-# chapters/day09_sprint.md · One loop, two objectives
+# chapters/day09_sprint.md · The loss of hidden words
 @dataclass(frozen=True)
 class MaskedLMObjective:
-    """Name the hidden tokens; and, with a `label_weight` above zero, also the label of the review.
+    """Name the hidden tokens; with a `label_weight` above 0, also the label.
 
-    `rate` is the share of tokens that is hidden. Which ones is a pure function of `seed` and the step.
+    A share `rate` is hidden. Which tokens is a pure function of `seed` and the step.
     """
 
     rate: float = 0.15
@@ -192,18 +193,18 @@ class MaskedLMObjective:
     def losses(
         self, model: TransformerForMaskedLM, batch: dict[str, Tensor], step: int
     ) -> tuple[Tensor, Tensor, int, int]:
-        """Loss of the tokens, loss of the labels, and of the hidden tokens how many were named and how many there were."""
-        device = next(model.parameters()).device
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + step)
-        seen, chosen = mask_tokens(
-            batch["input_ids"], batch["attention_mask"], model.config.vocab_size, self.rate, generator
-        )
-        mask, labels = batch["attention_mask"].to(device), batch["labels"].to(device)
+        """Loss of tokens, of labels; hidden tokens that were named, and all of them."""
+        device, dice = next(model.parameters()).device, torch.Generator()
+        dice.manual_seed(1_000_003 * self.seed + step)
+        ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+        seen, chosen = mask_tokens(ids, mask, model.config.vocab_size, self.rate, dice)
+        mask, labels = mask.to(device), labels.to(device)
         hidden = model.encoder(seen.to(device), mask)
-        logits = model.name_tokens(hidden[chosen.to(device)])
-        wanted, known = batch["input_ids"][chosen].to(device), labels >= 0
-        token_loss = F.cross_entropy(logits, wanted)
-        label_loss = token_loss.new_zeros(())
+        logits, wanted = (model.name_tokens(hidden[chosen.to(device)]), ids[chosen].to(device))
+        token_loss = F.cross_entropy(logits, wanted, reduction="sum") / max(1, len(wanted))
+        label_loss, known = token_loss.new_zeros(()), labels >= 0
         if self.label_weight > 0 and known.any():
-            label_loss = F.cross_entropy(model.classify(hidden, mask)[known], labels[known])
-        return (token_loss, label_loss, int((logits.argmax(-1) == wanted).sum()), len(wanted))
+            answers = model.classify(hidden, mask)[known]
+            label_loss = F.cross_entropy(answers, labels[known])
+        named = int((logits.argmax(-1) == wanted).sum())
+        return token_loss, label_loss, named, len(wanted)

@@ -8,7 +8,7 @@ __all__ = [
 
 # chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
 def linear_schedule(step: int, total: int, warmup: int = 0) -> float:
-    """The share of the full learning rate for the update after `step` others: up over `warmup`, then down to 0.
+    """The share of the full rate after `step` updates: up over `warmup`, then down to 0.
 
     Raises:
         ValueError: if a count is negative, or `warmup` exceeds `total`.

@@ -115,7 +115,7 @@ class WordTokenizer:
 
 # chapters/day09_sprint.md · Pieces of words
 def review_normalizer() -> normalizers.Normalizer:
-    """Lower case, without line breaks of HTML, and "n't" cut off as SST-2 has it: "didn't" becomes "did n't"."""
+    """Lower case, no HTML line breaks, and "n't" cut off as in SST-2: "did n't"."""
     return normalizers.Sequence(
         [
             normalizers.Replace(Regex(r"<br\s*/?>"), " "),
@@ -131,7 +131,7 @@ ALPHABET = (*LETTERS, *string.punctuation, *(f"##{letter}" for letter in LETTERS
 
 
 def bert_backend(model: models.Model) -> Tokenizer:
-    """BERT's way from text to pieces, with the normalisation of reviews: clean, split at spaces and punctuation, cut."""
+    """BERT's way from text to pieces: clean, split at spaces and punctuation, cut."""
     backend = Tokenizer(model)
     backend.normalizer = review_normalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -157,9 +157,9 @@ def piece_trainer(vocab_size: int) -> trainers.WordPieceTrainer:
 
 
 class WordPieceTokenizer(WordTokenizer):
-    """Text to ids and back in pieces of words: `[CLS] … [SEP]` around a text (Devlin et al., 2019, section 3).
+    """Text to ids and back in pieces of words (Devlin et al., 2019, section 3).
 
-    The cutting is done by the library `tokenizers`; a piece that does not begin a word starts with `##`.
+    The library `tokenizers` cuts; a piece that does not begin a word starts with `##`.
     """
 
     def __init__(self, backend: Tokenizer, max_length: int = 128):
@@ -171,22 +171,23 @@ class WordPieceTokenizer(WordTokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, max_length: int = 128) -> "WordPieceTokenizer":
-        """Learn at most `vocab_size` pieces of ASCII characters from texts; equal texts give equal pieces."""
+        """Learn at most `vocab_size` pieces; equal texts give equal pieces."""
         backend = bert_backend(models.WordPiece(unk_token="[UNK]"))
         backend.train_from_iterator(texts, piece_trainer(vocab_size))
-        return cls(bert_backend(models.WordPiece(backend.get_vocab(), unk_token="[UNK]")), max_length)
+        pieces = models.WordPiece(backend.get_vocab(), unk_token="[UNK]")
+        return cls(bert_backend(pieces), max_length)
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text, all of them, without special tokens."""
         return self.backend.encode(text, add_special_tokens=False).tokens
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, pieces joined to words, without `[PAD]`, `[CLS]` and `[SEP]`."""
+        """The text of `ids`, pieces joined, without `[PAD]`, `[CLS]` and `[SEP]`."""
         tokens = [self.vocabulary.tokens[i] for i in ids]
         return self.backend.decoder.decode([t for t in tokens if t not in ("[PAD]", "[CLS]", "[SEP]")])
 
     def save(self, path: str | Path) -> None:
-        """Write the tokenizer as the library's JSON, with `max_length` as its truncation."""
+        """Write the library's JSON, with `max_length` as its truncation."""
         copy = Tokenizer.from_str(self.backend.to_str())
         copy.enable_truncation(self.max_length)
         Path(path).write_text(copy.to_str(pretty=True) + "\n", encoding="utf-8")

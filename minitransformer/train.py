@@ -19,12 +19,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-# chapters/day06_engineering.md · `train_step`, complete
+# chapters/day05_training.md · `train_step`
 @dataclass(frozen=True)
 class StepResult:
-    """What one training step saw, before its update: mean loss, length of the gradient, counts.
+    """What one training step saw before its update: loss, gradient's length, counts.
 
-    A step whose loss or gradient is not finite is `skipped`: it counts, but changes no weight.
+    A step whose loss or gradient is not finite is `skipped`: it changes no weight.
     """
 
     step: int
@@ -87,11 +87,10 @@ def train_epoch(
     first_step: int = 1,
     on_step: Callable[[StepResult], None] | None = None,
 ) -> list[StepResult]:
-    """Show every batch to the model once and return the steps' results; `on_step` sees each as it happens.
+    """Show every batch once and return the steps' results; `on_step` sees each at once.
 
     Raises:
         ValueError: if the loader yields no batch.
-        FloatingPointError: as `train_step`.
     """
     model.train()
     results = []
@@ -106,7 +105,7 @@ def train_epoch(
 
 # chapters/day06_engineering.md · Cutting a batch
 def split_batch(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tensor]]:
-    """The examples of a batch in `parts` micro-batches of nearly equal size, each cut to its own longest text.
+    """The examples of a batch in `parts` parts, each cut to its own longest text.
 
     A batch with fewer examples than `parts` comes in single examples.
     """
@@ -176,8 +175,8 @@ def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, enabled=choose_autocast(device, dtype) == "fp16")
 
 
-# chapters/day06_engineering.md · Epochs that can be resumed
-FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which AdamW updates all weights in one pass over each
+# chapters/day06_engineering.md · Where it is worth it
+FUSED = ("cpu", "cuda", "mps", "xpu")  # where AdamW updates each weight in one pass
 
 
 # chapters/day08_data_schedule_monitoring.md · Watching a run
@@ -188,7 +187,7 @@ def flat_weights(model: nn.Module) -> Float[Tensor, " P"]:
 
 # chapters/day09_sprint.md · Two passes that agree
 def disagreement(first: Float[Tensor, "B K"], second: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """Half the sum of both Kullback-Leibler divergences between two answers (logits), added up over the batch."""
+    """Half the sum of both Kullback-Leibler divergences, added up over the batch."""
     p, q = first.log_softmax(-1), second.log_softmax(-1)
     # kl_div takes them the other way round: kl_div(q, p) is KL(p || q)
     both = F.kl_div(q, p, reduction="sum", log_target=True) + F.kl_div(p, q, reduction="sum", log_target=True)
@@ -196,7 +195,7 @@ def disagreement(first: Float[Tensor, "B K"], second: Float[Tensor, "B K"]) -> F
 
 
 def logits_of(model: nn.Module, batch: dict[str, Tensor], autocast: str) -> Float[Tensor, "B K"]:
-    """The logits of a batch on the model's device, computed under `autocast` and returned in 32 bits at least."""
+    """The logits of a batch, computed under `autocast`, in 32 bits at least."""
     with autocast_on(batch["input_ids"].device, autocast):
         logits = model(batch["input_ids"], batch["attention_mask"])
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

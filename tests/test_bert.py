@@ -2,6 +2,7 @@
 """The tests that the chapters run in their text, for `minitransformer.bert`."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minitransformer.bert import (
+    bert_folder,
     bert_names,
     config_from_bert,
     config_to_bert,
@@ -20,6 +22,8 @@ from minitransformer.bert import (
     from_pretrained,
     kept_pieces,
     plain_normalizer,
+    read_bert,
+    source_name,
     to_bert,
     wordpiece,
 )
@@ -35,8 +39,9 @@ def tiny_bert(seed: int = 0, **changes: object) -> tuple[Any, ModelConfig]:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(seed)
-    sizes = {"vocab_size": 31, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
-    sizes |= {"num_hidden_layers": 2, "max_position_embeddings": 13, "type_vocab_size": 2}
+    sizes = {"vocab_size": 31, "hidden_size": 24, "num_attention_heads": 3}
+    sizes |= {"intermediate_size": 40, "num_hidden_layers": 2}
+    sizes |= {"max_position_embeddings": 13, "type_vocab_size": 2}
     settings = BertConfig(**sizes | changes)
     model = BertModel(settings, add_pooling_layer=False).double().eval()
     with torch.no_grad():
@@ -65,7 +70,7 @@ VARIANTS = [
     {},
     {"num_hidden_layers": 3, "hidden_act": "relu"},
     {"num_attention_heads": 8, "layer_norm_eps": 0.1},
-    {"hidden_size": 20, "num_attention_heads": 1, "type_vocab_size": 3, "num_hidden_layers": 1},
+    {"hidden_size": 20, "num_attention_heads": 1, "type_vocab_size": 3},
 ]
 
 
@@ -74,15 +79,18 @@ def test_our_encoder_is_bert():
         bert, config = tiny_bert(seed, **variant)
         ours, batch = our_encoder(bert, config), bert_batch()
         mine, theirs = ours(**batch), bert(**batch).last_hidden_state
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10, msg=f"hidden states, {variant}")
+        assert torch.allclose(mine, theirs, rtol=0, atol=1e-10), variant
         weight = torch.randn_like(mine)
         (mine * weight).sum().backward()
         (theirs * weight).sum().backward()
-        gradients = from_bert({n: p.grad for n, p in bert.named_parameters()}, config.num_layers)
+        gradients = {name: p.grad for name, p in bert.named_parameters()}
+        gradients = from_bert(gradients, config.num_layers)
         for name, parameter in ours.named_parameters():
-            torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-10, msg=name)
+            close = torch.allclose(parameter.grad, gradients[name], rtol=0, atol=1e-10)
+            assert close, f"{name}, {variant}"
         with torch.no_grad():
-            single = (ours.float()(**batch) - bert.float()(**batch).last_hidden_state).abs().max()
+            expected = bert.float()(**batch).last_hidden_state
+            single = (ours.float()(**batch) - expected).abs().max()
         assert single < 1e-5, f"float32, {variant}: {single:.1e}"
 
 
@@ -90,8 +98,9 @@ def test_bert_and_back_is_the_same_to_the_bit():
     for seed, variant in enumerate(VARIANTS):
         bert, config = tiny_bert(seed, **variant)
         back = to_bert(our_encoder(bert, config).state_dict(), config.num_layers)
-        assert back.keys() == bert.state_dict().keys(), "nothing is left out"
-        assert all(torch.equal(back[name], value) for name, value in bert.state_dict().items())
+        state = bert.state_dict()
+        assert back.keys() == state.keys(), "nothing is left out"
+        assert all(torch.equal(back[name], value) for name, value in state.items())
         assert set(bert_names(config.num_layers)) == set(back)
         assert config_from_bert(config_to_bert(config)) == config
 
@@ -110,10 +119,9 @@ def test_from_bert_reads_old_names_and_refuses_other_models():
     bert, config = tiny_bert()
     state = bert.state_dict()
     right = from_bert(state, 2)
-    old = {
-        f"bert.{name.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta')}": v
-        for name, v in state.items()
-    }
+    names = [re.sub("Norm.weight$", "Norm.gamma", name) for name in state]
+    names = [re.sub("Norm.bias$", "Norm.beta", f"bert.{name}") for name in names]
+    old = dict(zip(names, state.values(), strict=True))
     old |= {"bert.pooler.dense.weight": torch.zeros(1), "cls.predictions.bias": torch.zeros(1)}
     found = from_bert(old, 2)
     assert found.keys() == right.keys() and all(torch.equal(found[name], right[name]) for name in right)
@@ -130,26 +138,58 @@ def test_from_bert_reads_old_names_and_refuses_other_models():
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
+def test_plain_normalizer_spells_as_ordinary_text_does():
+    for torn, whole in (
+        ("do n't -lrb- it 's -rrb-", "don't ( it 's )"),
+        ("DID N'T -LRB-", "didn't ("),
+        ("fine.<br /><br>Not<BR/>bad", "fine.  not bad"),
+        ("an n't", "ann't"),  # joined after a word,
+        ("n't ? n't do n'ts", "n't ? n't do n'ts"),  # and as a whole word only
+        ("a < b and br />", "a < b and br />"),
+    ):
+        assert plain_normalizer().normalize_str(torn) == whole, torn
+    assert plain_normalizer(lowercase=False).normalize_str("A<BR>b") == "A b"
+
+
 def small_vocabulary() -> list[str]:
     """A vocabulary in BERT's own order, with an unused entry before the special tokens that matter."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     marks = list("0123456789.,;:!?'()-\"&/")
-    words = "not a bad film at all the and of it don didn t s cast fine waste ##d ##ing ##able un ##less 看"
-    return [
-        "[PAD]",
-        "[unused0]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *dict.fromkeys([*letters, *marks, *(f"##{letter}" for letter in letters), *words.split()]),
-    ]
+    words = "not a bad film at all the and of it don didn t s cast fine waste"
+    words += " ##d ##ing ##able un ##less 看"
+    special = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*letters, *marks, *(f"##{letter}" for letter in letters), *words.split()]
+    return special + list(dict.fromkeys(pieces))
 
 
 AWKWARD = [
     "", " ", "Not a BAD film, at all!", "naïve café Ünder", "(don't... didn't)", "it's   the\tcast\n\nof 1999",
     "看 a 看片 film", "a\u200bfilm\u0000 \u2014 really?", "'tis un-wastable & wasteless/fine", "x" * 120, "😀 fine",
 ]  # fmt: skip
+
+
+def save_bert(folder: Path, **changes: object) -> Any:
+    """A random BERT with the small vocabulary, saved as its library does."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    bert, _ = tiny_bert(7, vocab_size=len(small_vocabulary()), **changes)
+    bert.float().save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(small_vocabulary()) + "\n", encoding="utf-8")
+    return bert
+
+
+def test_from_pretrained_is_the_bert_that_was_saved():
+    with tempfile.TemporaryDirectory() as name:
+        bert, batch = save_bert(Path(name)), bert_batch()
+        with torch.no_grad():
+            expected = bert(**batch).last_hidden_state
+        with patch("huggingface_hub.snapshot_download", return_value=name) as hub:
+            for source in (Path(name), name, "some/bert"):
+                with torch.no_grad():
+                    found = from_pretrained(source)(**batch)
+                assert torch.allclose(found, expected, rtol=0, atol=1e-5), source
+        assert hub.call_count == 1, "the hub is asked for the third only"
 
 
 def test_our_pieces_are_bert_s():
@@ -161,11 +201,8 @@ def test_our_pieces_are_bert_s():
         theirs = BertTokenizer(vocab=str(path))
     ours = wordpiece(small_vocabulary())
     for text in [*AWKWARD, *toy_reviews(300, seed=1).texts]:
-        assert ours.encode(text, add_special_tokens=False).tokens == theirs.tokenize(text), text
-    for torn, whole in (("do n't -lrb- it 's -rrb-", "don't ( it 's )"), ("DID N'T -LRB-", "didn't (")):
-        assert ours.encode(torn, add_special_tokens=False).tokens == theirs.tokenize(whole), torn
-    same = [plain_normalizer().normalize_str(text) for text in ("an n't", "n't", "? n't", "do n'ts")]
-    assert same == ["ann't", "n't", "? n't", "do n'ts"], "joined after a word, and as a whole word only"
+        found = ours.encode(text, add_special_tokens=False).tokens
+        assert found == theirs.tokenize(text), text
 
 
 def test_kept_pieces_are_the_most_used_and_can_spell_everything():
@@ -184,28 +221,22 @@ def test_kept_pieces_are_the_most_used_and_can_spell_everything():
     refused(lambda: kept_pieces(tokens[1:], texts, least), "[PAD]")
 
 
-def save_bert(folder: Path, **changes: object) -> Any:
-    """A random BERT with the small vocabulary, saved as its library does."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    bert, _ = tiny_bert(7, vocab_size=len(small_vocabulary()), **changes)
-    bert.float().save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(small_vocabulary()) + "\n", encoding="utf-8")
-    return bert
-
-
-def test_from_pretrained_is_the_bert_that_was_saved():
+def test_the_folder_of_a_bert_is_read_or_refused():
     with tempfile.TemporaryDirectory() as name:
-        bert, batch = save_bert(Path(name)), bert_batch()
-        with patch("huggingface_hub.snapshot_download", return_value=name) as download, torch.no_grad():
-            expected = bert(**batch).last_hidden_state
-            for source in (Path(name), name, "some/bert"):
-                found = from_pretrained(source)(**batch)
-                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=str(source))
-        assert download.call_count == 1 and download.call_args.args == ("some/bert",), "the hub is asked once"
-        settings = json.loads(Path(name, "config.json").read_text())
-        Path(name, "config.json").write_text(json.dumps(settings | {"intermediate_size": 41}))
-        refused(lambda: from_pretrained(name), name, "to fit config.json", "intermediate.dense")
+        folder = Path(name, "bert")
+        save_bert(folder)
+        assert bert_folder(folder) == folder and source_name(folder) == "bert"
+        assert source_name("some/bert") == "some/bert", "a name on the hub stays"
+        config, tokens, weights = read_bert(folder)
+        assert tokens == small_vocabulary() and config.vocab_size == len(tokens)
+        assert len(weights) == 5 + 16 * config.num_layers
+        settings = json.loads((folder / "config.json").read_text())
+        changed = settings | {"intermediate_size": 41}
+        (folder / "config.json").write_text(json.dumps(changed))
+        words = (name, "to fit config.json", "intermediate.dense")
+        refused(lambda: from_pretrained(folder), *words)
+        (folder / "config.json").write_text(json.dumps(settings))
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        refused(lambda: read_bert(folder), "model.safetensors", "pytorch_model.bin")
     with patch("huggingface_hub.snapshot_download", side_effect=OSError("no\nnetwork")):
-        refused(lambda: from_pretrained("some/bert"), "some/bert", "no network")
+        refused(lambda: bert_folder("some/bert"), "some/bert", "no network")

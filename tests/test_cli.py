@@ -1,43 +1,214 @@
 # Generated from chapters/workshop_command_line.md; edit the chapter, not this file.
 """The tests that the chapters run in their text, for `minitransformer.cli`."""
 
-import argparse
 import inspect
 import json
+import os
+import shutil
+import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
+from functools import cache
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 import torch
 from huggingface_hub import load_torch_model
+from torch import Tensor, nn
 
 from minitransformer.cli import (
     SHIPPED,
-    Parser,
-    add_train,
-    build_parser,
-    convert_bert,
+    check_text,
     main,
-    reproduce_recipe,
-    run_command,
+    predict_texts,
+    read_lines,
+    read_texts,
+    report_evaluation,
 )
+from minitransformer.data import load_examples
 from minitransformer.experiment.fit import fit
-from minitransformer.experiment.folder import load_run
-from minitransformer.experiment.recipe import RecipeConfig
-from minitransformer.experiment.settings import (
-    DataConfig,
-    PretrainConfig,
-    RunConfig,
-    TrainingConfig,
-    read_settings,
-    save_settings,
+from minitransformer.experiment.folder import (
+    last_validation,
+    load_run,
+    read_answers,
+    read_evaluations,
+    read_run_record,
 )
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification
+from minitransformer.experiment.recipe import RecipeConfig
+from minitransformer.experiment.report import evaluate_split, measure_split
+from minitransformer.experiment.settings import RunConfig, read_settings
+from minitransformer.model import TransformerForSequenceClassification
+from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
+
+# chapters/workshop_command_line.md · Measured, and counted
+HOME = tempfile.TemporaryDirectory()  # goes when Python does
+
+SMALL_RUN = """
+name: small
+data: {name: toy, train_size: 30}
+model: {vocab_size: 300, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}
+training: {epochs: 1, batch_size: 16}
+"""
 
 
-# chapters/workshop_command_line.md · The command line.
+@cache
+def small_run() -> Path:
+    """A run of a second on toy reviews, made once; whoever changes it takes a copy."""
+    config, run = Path(HOME.name, "small.yaml"), Path(HOME.name, "run")
+    config.write_text(SMALL_RUN)
+    with redirect_stdout(StringIO()):
+        fit(read_settings(RunConfig, config), run)
+    return run
+
+
+def copied(folder: str) -> Path:
+    """The small run, in a folder of its own."""
+    return shutil.copytree(small_run(), Path(folder, "copy"))
+
+
+def module_of(function: Any) -> dict[str, Any]:
+    """Where a function of the package looks names up, past any wrapper around it."""
+    return inspect.unwrap(function).__globals__
+
+
+def test_readings_are_counted() -> None:
+    keys = ["run", "split", "n", "accuracy", "interval95", "loss"]
+    with tempfile.TemporaryDirectory() as folder:
+        run = copied(folder)
+        before = read_run_record(run)
+        assert "evaluations" not in before and read_answers(run, "test") == []
+        for reading in (1, 2):
+            with redirect_stdout(StringIO()) as out:
+                report_evaluation(run, "test", as_json=True)
+            printed, found = json.loads(out.getvalue()), read_evaluations(run)["test"]
+            assert list(printed) == keys and found["readings"] == reading
+            assert all(found[key] == printed[key] for key in ("n", "accuracy", "loss"))
+        answers, after = read_answers(run, "test"), read_run_record(run)
+        assert sum(a["correct"] for a in answers) == found["accuracy"] * len(answers)
+        assert {k: v for k, v in after.items() if k != "evaluations"} == before
+
+
+def test_each_answer_is_kept_with_its_traits() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = copied(folder)
+        with redirect_stdout(StringIO()) as out:
+            report_evaluation(run, "test", as_json=False)
+        source, metrics = evaluate_split(run, "test", record=False)
+        assert str(metrics) in out.getvalue() and f"on {source}: " in out.getvalue()
+        assert out.getvalue().rstrip().endswith(", reading 1")
+        answers, texts = read_answers(run, "test"), load_examples("toy", "test").texts
+        assert len(answers) == metrics.n == len(texts)
+        for answer, text in zip(answers, texts, strict=True):
+            assert answer["correct"] == ((answer["positive"] > 0.5) == (answer["label"] == 1))
+            assert answer["words"] == len(text.split())
+        source, metrics = evaluate_split(run, "validation", record=False)
+        assert measure_split(run, "validation")[:2] == (source, metrics)
+        assert source == load_examples("toy", "validation").source
+        assert "validation" not in read_evaluations(run) and metrics == last_validation(run)
+
+
+def test_the_shipped_model_is_not_counted() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = copied(folder)
+        before = (run / "run.json").read_bytes()
+        with patch.dict(module_of(report_evaluation), {"SHIPPED": run}):
+            with redirect_stdout(StringIO()) as out:
+                report_evaluation(run, "test", as_json=False)
+        assert "accuracy" in out.getvalue() and "reading" not in out.getvalue()
+        assert (run / "run.json").read_bytes() == before and not read_answers(run, "test")
+        (run / "run.json").unlink()
+        with redirect_stdout(StringIO()) as out:
+            report_evaluation(run, "test", as_json=False)
+        assert "accuracy" in out.getvalue()
+        assert not (run / "run.json").exists(), "nothing to count in"
+
+
+def test_a_reading_that_cannot_be_kept_is_printed_and_an_error() -> None:
+    def full(*_: Any) -> NoReturn:
+        raise OSError("no space left")
+
+    with patch.dict(module_of(report_evaluation), {"record_evaluation": full}):
+        with redirect_stdout(StringIO()) as out:
+            try:
+                report_evaluation(small_run(), "validation", as_json=True)
+                raise AssertionError("the error was swallowed")
+            except OSError as error:
+                assert "could not be recorded: no space left" in str(error)
+    assert json.loads(out.getvalue())["split"] == "validation"
+
+
+# chapters/workshop_command_line.md · Texts that others send
+class Pieces(BytesIO):
+    """A stream that comes piece by piece, as a slow pipe does."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        super().__init__(b"".join(pieces))
+        self.sizes = [len(piece) for piece in pieces]
+
+    def read1(self, size: int | None = -1) -> bytes:
+        return super().read1(self.sizes.pop(0) if self.sizes else size)
+
+
+def windows(*pieces: bytes) -> list[list[tuple[str, str]]]:
+    return list(read_texts([], SimpleNamespace(buffer=Pieces(*pieces))))
+
+
+def test_texts_come_in_windows_with_their_place() -> None:
+    first, second, third, end = windows(b"a fine fi", b"lm\n\n", b"a dull film\n\n")
+    assert first == [] and second == [("line 1", "a fine film")]
+    assert third == [("line 2", ""), ("line 3", "a dull film")] and end == []
+    assert list(read_texts(["a", ""], None)) == [[("text 1", "a"), ("text 2", "")]]
+
+
+def test_predict_stops_at_the_first_bad_text() -> None:
+    texts = windows("\ufeffa film\r\nfine\u2028film\n".encode() + b"caf\xe9\na dull film")
+    with redirect_stdout(StringIO()) as out:
+        try:
+            predict_texts(small_run(), texts, as_json=False)
+            raise AssertionError("a text was answered that is not UTF-8")
+        except ValueError as error:
+            assert "line 3 is not UTF-8" in str(error) and "the byte 0xe9" in str(error)
+    answers = [line.split("  ")[2] for line in out.getvalue().split("\n") if line]
+    assert answers == ["a film", "fine\u2028film"], "neither mark nor line end"
+
+
+def test_lines_end_in_many_ways() -> None:
+    assert list(read_lines(BytesIO(b"one\r\ntw\xc3\xb6"))) == [["one"], ["twö"]]
+    cut = read_lines(Pieces(b"a\r", b"\nb\rc\r\r", b"\nd"))
+    assert [line for window in cut for line in window] == list("abcd")
+    try:
+        next(read_texts([], None))
+        raise AssertionError("no input went unnoticed")
+    except ValueError as error:
+        assert "give the texts as arguments" in str(error)
+
+
+def test_what_can_be_answered_is_answered_with_a_warning() -> None:
+    tokenizer = load_run(small_run())[2]
+    with redirect_stderr(StringIO()) as err:
+        assert check_text("text 7", "a film " * 20, tokenizer) == "a film " * 20
+        check_text("text 8", "ein schöner Film", tokenizer)
+        check_text("text 9", "a film", tokenizer)
+    long, foreign, *rest = err.getvalue().splitlines()
+    assert long == "warning: text 7 has 42 tokens, of which the first 24 are read"
+    assert foreign.startswith("warning: text 8 is mostly unknown") and not rest
+    for text, words in [
+        (" \t", "text 1 is empty, and an empty text has no sentiment"),
+        ("\u200b", "text 1 is empty"),
+        ("a\0film", "holds a NUL, as UTF-16 does"),
+        ("\ud83c", "it holds half of a character"),
+    ]:
+        try:
+            check_text("text 1", text, tokenizer)
+            raise AssertionError(f"accepted: {text!r}")
+        except ValueError as error:
+            assert words in str(error)
+
+
+# chapters/workshop_command_line.md · The words of a command
 def said(*words: object) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `minitransformer WORDS`."""
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
@@ -45,202 +216,286 @@ def said(*words: object) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def test_search_and_report_from_the_command_line() -> None:
-    base = "name: b\ndata: {name: toy, train_size: 20}\nmodel: {vocab_size: 300, d_model: 8, num_heads: 2, d_ff: 12, num_layers: 1, max_length: 24}\n"
+def test_main_trains_evaluates_predicts_and_reports() -> None:
+    config = small_run().parent / "small.yaml"
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        changes = ("--seed", 5, "--training.epochs", 2)
+        code, out, err = said("train", config, "--output", run, *changes)
+        assert code == 0 and out.count("epoch ") == 2 and f"saved in {run}" in out, err
+        assert read_settings(RunConfig, run / "config.yaml").seed == 5
+        code, out, _ = said("evaluate", run)
+        source, metrics = evaluate_split(run, "validation", record=False)
+        assert code == 0 and out == f"{run} on {source}: {metrics}, reading 1\n"
+        code, out, _ = said("predict", "a fine film", "a dull film", "--run", run)
+        assert code == 0 and out.count("\n") == 2
+        code, out, _ = said("report", run)
+        assert code == 0 and out == f"written: {run / 'report.md'}\n"
+        assert said("train", config, "--output", run, "--overwrite")[0] == 0
+
+
+def test_main_answers_mistakes_with_one_sentence() -> None:
+    config, run = small_run().parent / "small.yaml", small_run()
+    with tempfile.TemporaryDirectory() as base:
+        new = ("--output", Path(base, "new"))
+        for words, mentioned in [
+            (("train", config, "--output", run), "already holds a run"),
+            (("train", config, *new, "--resume", "--overwrite"), "either resumed or overwritten"),
+            (("train", config, *new, "--data.train_size", 10**6), "train_size"),
+            (("train", config, *new, "--training.speed", 3), "--training.speed 3; allowed are name,"),
+            (("train", config, *new, "--training.autocast", "half"), "training.autocast must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'half'"),
+            (("train", config, *new, "--training.micro_batches", 17), "training.micro_batches must be at most training.batch_size=16, got 17"),
+            (("train", config, *new, "--training.device", "tpu"), "training.device must be auto, cpu"),
+            (("train", "--seed", 3, config), "expected a .yaml file right after the command, got '3'"),
+            (("train", Path(base, "none.yaml")), "none.yaml"),
+            (("train", config, *new, "--over"), "--over"),
+            (("pretrain", "toy"), "expected a .yaml file right after the command, got 'toy'"),
+            (("evaluate", base), "is not the folder of a run"),
+            (("evaluate", run, "--split", "train"), "validation"),
+            (("evaluate", run, "--speed"), "unknown arguments --speed; see `minitransformer evaluate --help`"),
+            (("predict", "a film", "--run", base), "is not the folder of a run"),
+            (("predict", "a film", "--run", run, "--fast"), "--fast; see `minitransformer predict --help`; a text goes after --: predict -- '--fast'"),
+            (("report", base), "run.json"),
+            (("report", run, "--fast"), "report --help"),
+            (("convert", "other", "there", "--vocab", 9), "--vocab 9"),
+            (("search", run), ".yaml"),
+            (("search", config, "--training.epochs", 3), "--training.epochs 3"),
+            (("search", Path(base, "none.yaml")), "none.yaml"),
+            (("fly",), "fly"),
+            ((), "COMMAND"),
+        ]:  # fmt: skip
+            code, out, err = said(*words)
+            assert code == 2 and mentioned in err, (words, code, err)
+            assert err.count("\n") == 1 and not out and "Traceback" not in err, (words, err)
+            assert not any(Path(base).iterdir()), "something was started"
+
+
+def test_predict_keeps_its_promise_to_programs() -> None:
+    texts = ["a fine film", "ein schöner Film", "x " * 30]
+    code, out, err = said("predict", *texts, "--run", small_run(), "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [answer["text"] for answer in answers] == texts
+    assert "schöner" in out and "text 2 is mostly unknown" in err
+    assert "text 3 has 32 tokens" in err
+    for answer in answers:
+        assert list(answer) == ["text", "label", "probability"]
+        assert answer["label"] in ("negative", "positive")
+        assert 0.5 <= answer["probability"] <= 1
+    given = TextIOWrapper(BytesIO(b"a fine film\n  \na dull film\n"))
+    with patch.object(sys, "stdin", given):
+        code, out, err = said("predict", "--run", small_run())
+    assert code == 2 and out.count("\n") == 1, "answers before the empty line"
+    assert "line 2 is empty" in err
+
+
+def test_predict_takes_every_text() -> None:
+    """With pieces of words instead of words: `test_the_shipped_model`'s model."""
+    foreign = ["\N{PILE OF POO}\N{THUMBS UP SIGN}", "это хорошо", "好电影", "a\x01\x07film"]
+    code, out, err = said("predict", "--", *foreign, "-boring", "good " * 10_000)
+    assert code == 0 and out.count("\n") == 6, err
+    assert all(line.startswith(("negative", "positive")) for line in out.splitlines())
+    assert "text 6 has" in err and "tokens, of which the first" in err
+    code, out, err = said("predict", " \t")
+    assert (code, out) == (2, "") and "text 1 is empty" in err
+
+
+def test_nobody_reads_to_the_end() -> None:
+    (hear, speak), words = os.pipe(), ["predict", "a film", "--run", str(small_run())]
+    os.close(hear)
+    with open(speak, "w", closefd=False) as out, patch.object(sys, "stdout", out):
+        assert main(words) == 141
+    os.close(speak)
+
+
+def test_main_resumes_after_an_interruption() -> None:
+    clip, calls, config = (nn.utils.clip_grad_norm_, [], small_run().parent / "small.yaml")
+
+    def interrupted(*arguments: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return clip(*arguments)
+
+    with tempfile.TemporaryDirectory() as base:
+        run = Path(base, "run")
+        words = ("train", config, "--output", run, "--training.epochs", 2)
+        with patch.object(nn.utils, "clip_grad_norm_", interrupted):
+            code, _, err = said(*words)
+        hint = "interrupted; --resume goes on from the last checkpoint"
+        assert (code, err) == (130, f"minitransformer: {hint}\n")
+        assert said(*words)[0] == 2, "without --resume the interrupted run is protected"
+        code, out, err = said(*words, "--resume")
+        assert code == 0 and "going on after step 2" in out and not err, (out, err)
+        code, _, err = said(*words, "--resume", "--training.learning_rate", "7e-4")
+        assert code == 2
+        assert "training.learning_rate is 0.0005 there, 0.0007 here" in err, err
+
+
+def test_an_interrupted_command_says_how_it_goes_on() -> None:
+    def interrupted(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    names = ("load_search", "load_recipe", "load_run")
+    with patch.dict(module_of(main), dict.fromkeys(names, interrupted)):
+        for words, hint in [
+            (("search", "a.yaml"), "; the same command goes on where it stopped"),
+            (("reproduce", "a.yaml"), "; the same command goes on where it stopped"),
+            (("predict", "a film"), ""),
+        ]:
+            assert said(*words) == (130, "", f"minitransformer: interrupted{hint}\n")
+
+
+def test_search_from_the_command_line() -> None:
+    base = small_run().parent / "small.yaml"
     with tempfile.TemporaryDirectory() as folder:
         file, runs = Path(folder, "plan.yaml"), Path(folder, "runs")
-        Path(folder, "base.yaml").write_text(base, encoding="utf-8")
-        file.write_text(
-            "name: s\nbase: base.yaml\nseeds: [0, 1]\nvariants: {a: {}, b: {model.dropout: 0.5}}\n"
-        )
+        variants = "{a: {}, b: {model.dropout: 0.5}}"
+        file.write_text(f"name: s\nbase: {base}\nseeds: [0, 1]\nvariants: {variants}\n")
         code, out, err = said("search", file, "--output", runs, "--seeds", 1)
-        assert code == 0 and sorted(path.name for path in runs.iterdir()) == ["a_seed1", "b_seed1"], err
+        found = sorted(path.name for path in runs.iterdir())
+        assert code == 0 and found == ["a_seed1", "b_seed1"], err
         assert "| a | 1 |" in out and "| b | 1 |" in out
         code, out, _ = said("search", file, "--output", runs)
-        assert code == 0 and out.count("is finished") == 2 and "| a | 2 |" in out and "±" in out
-        code, out, _ = said("report", runs / "b_seed0")
-        assert code == 0 and "report.md" in out and (runs / "b_seed0" / "report.md").is_file()
-        for words, mentioned in [
-            (("report", folder), "run.json"),
-            (("report", runs / "b_seed0", "--fast"), "--fast"),
-            (("search", runs), ".yaml"),
-            (("search", file, "--training.epochs", 3), "--training.epochs"),
-            (("search", Path(folder, "none.yaml")), "none.yaml"),
-        ]:
-            code, out, err = said(*words)
-            assert code == 2 and mentioned in err and err.count("\n") == 1 and not out, (words, err)
+        assert code == 0 and out.count("is finished") == 2
+        assert "| a | 2 |" in out and "±" in out
 
 
-def test_build_parser_passes_on_what_it_does_not_know() -> None:
-    arguments, rest = build_parser().parse_known_args(["search", "a.yaml", "--seeds", "0", "2", "--x"])
-    assert (arguments.command, arguments.file, arguments.seeds, rest) == ("search", "a.yaml", [0, 2], ["--x"])
-    assert arguments.output is None
-    try:
-        run_command(*build_parser().parse_known_args(["report", "somewhere", "--x"]))
-        raise AssertionError("an unknown option was ignored")
-    except ValueError as error:
-        assert "--x" in str(error) and "report --help" in str(error)
-
-
-def tiny_reading() -> PretrainConfig:
-    """A reading of a second."""
-    model = ModelConfig(vocab_size=200, d_model=8, num_heads=2, d_ff=12, num_layers=1, max_length=24)
-    training = TrainingConfig(batch_size=64, learning_rate=3e-3)
-    return PretrainConfig("tiny", "toy", model, training, chunk_length=16, held_out=50)
-
-
-def tiny_run(folder: str) -> str:
-    """The folder of a run on pieces that knows no more than it must."""
-    reading, run = Path(folder, "reading"), Path(folder, "run")
-    with redirect_stdout(StringIO()):
-        fit(tiny_reading(), reading)
-        model = read_settings(PretrainConfig, reading / "config.yaml").model
-        fit(RunConfig("run", DataConfig("toy", train_size=64), model, initial=str(reading)), run)
-    return str(run)
-
-
-def call(*arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command."""
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        code = main(arguments)
-    return code, out.getvalue(), err.getvalue()
-
-
-def test_predict_takes_every_text():
-    with tempfile.TemporaryDirectory() as folder:
-        run = tiny_run(folder)
-        for text in (
-            "\N{PILE OF POO}\N{THUMBS UP SIGN}",
-            "ein wunderbarer Film",
-            "это хорошо",
-            "好电影",
-            "a\x01\x07film",
-        ):
-            code, out, err = call("predict", "--run", run, "--", text)
-            assert code == 0 and out.count("\n") == 1 and (not err or "mostly unknown" in err), (
-                text,
-                out,
-                err,
-            )
-            assert out.split()[0] in ("negative", "positive")
-        code, out, err = call("predict", "--run", run, "good " * 10_000)
-        assert code == 0 and out.startswith(("negative", "positive"))
-        assert "warning: text 1 has" in err and "of which the first 24 are read" in err
-        code, out, err = call("predict", "--run", run, " \t")
-        assert (code, out) == (2, "") and "text 1 is empty, and an empty text has no sentiment" in err
-
-
-def test_pretrain_command():
-    small = (
-        "--model.d_model 8 --model.d_ff 12 --model.num_layers 1 --training.epochs 1 --training.batch_size 64"
-    )
+def test_pretrain_command() -> None:
+    small = "--model.d_model 8 --model.d_ff 12 --model.num_layers 1 --model.max_length 24"
+    small += " --model.num_heads 2 --model.vocab_size 200 --training.batch_size 64"
+    text = "name: tiny\ncorpus: toy\nchunk_length: 16\nheld_out: 50\nmodel: {vocab_size: 500}\n"
     with tempfile.TemporaryDirectory() as folder:
         path, output = Path(folder, "reading.yaml"), str(Path(folder, "out"))
-        save_settings(tiny_reading(), path)
-        code, out, err = call("pretrain", str(path), "--output", output, *small.split())
-        assert code == 0 and f"saved in {output}" in out and "held-out reviews: accuracy" in out, err
+        path.write_text(text)
+        command = ("pretrain", path, "--output", output, *small.split())
+        code, out, err = said(*command)
+        assert code == 0 and "held-out reviews: accuracy" in out, err
+        assert f"saved in {output}" in out
         for options, reason in [
-            ([], "already holds a run"),
-            (["--overwrite", "--mask_rate", "1.5"], "mask_rate must be a share in (0, 1), got 1.5"),
-            (["--overwrite", "--chunk_length", "99"], "chunk_length must be in 1 … 22"),
-            (["--overwrite", "--mask_share", "0.2"], "mask_share"),
-            (["--overwrite", "--held_out", "9999"], "held_out must be below the 750 reviews there are"),
+            ((), "already holds a run"),
+            (("--mask_rate", 1.5), "mask_rate must be less than 1, got 1.5"),
+            (("--mask_rate", 0), "mask_rate must be greater than 0, got 0"),
+            (("--chunk_length", 99), "chunk_length must be at most 22"),
+            (("--mask_share", 0.2), "--mask_share"),
+            (("--held_out", 9999), "held_out must be below the 750 reviews there are"),
         ]:
-            code, out, err = call("pretrain", str(path), "--output", output, *options)
+            code, out, err = said(*command, *(options and ("--overwrite", *options)))
             assert code == 2 and reason in err and err.count("\n") == 1, err
-        code, out, err = call("pretrain", "toy")
-        assert code == 2 and "expected a .yaml file" in err
 
 
-def test_label_command():
-    with tempfile.TemporaryDirectory() as folder:
-        run, output = tiny_run(folder), str(Path(folder, "labelled"))
-        options = ["--corpus", "toy", "--output", output, "--count"]
-        code, out, err = call("label", run, *options, "10")
-        assert (code, out) == (0, f"10 sentences of toy, labelled by 1 models, in {output}\n"), err
-        for runs, count, reason in [
-            ([run], "11", "belongs to another run: count is 10 there, 11 here"),
-            ([run], "0", "count must be in 1 … "),
-            ([folder], "10", "is not the folder of a run"),
-            ([], "10", "RUN"),
-        ]:
-            code, out, err = call("label", *runs, *options, count)
-            assert code == 2 and reason in err and err.strip().count("\n") == 0, err
+def test_convert_from_the_command_line() -> None:
+    stand_in = {"convert": lambda *values: values, "film_texts": lambda: ["a film"]}
+    with patch.dict(module_of(main), stand_in):
+        code, out, _ = said("convert", "some/bert", "there", "--vocab-size", 8000)
+        values = ("some/bert", "there", 8000, 128, ["a film"])
+        assert (code, out) == (0, f"saved in there: {values}\n")
+    del stand_in["film_texts"]  # no data is needed to keep all entries
+    with patch.dict(module_of(main), stand_in):
+        out = said("convert", "some/bert", "there", "--max-length", 64)[1]
+        assert out == f"saved in there: {('some/bert', 'there', None, 64, [])}\n"
 
 
-def test_the_shipped_model() -> None:
-    config, model, tokenizer = load_run(SHIPPED)
-    assert len(tokenizer.vocabulary) == config.model.vocab_size == model.config.vocab_size
-    theirs = TransformerForSequenceClassification(model.config)
-    load_torch_model(theirs, SHIPPED, strict=True)
-    for (name, ours), (_, other) in zip(model.named_parameters(), theirs.named_parameters(), strict=True):
-        assert torch.equal(ours, other) and torch.equal(ours, ours.half().float()), name
-    with redirect_stdout(StringIO()) as out:
-        assert main(["predict", "a triumph", "a waste of time", "--json"]) == 0
-    labels = [json.loads(line)["label"] for line in out.getvalue().splitlines()]
-    assert labels == ["positive", "negative"]
-
-
-def typed(*words: str) -> tuple[argparse.Namespace, list[str]]:
-    parser = Parser(prog="minitransformer")
-    add_train(parser.add_subparsers(dest="command", required=True))
-    return parser.parse_known_args(words)
-
-
-def test_convert_from_the_command_line():
-    arguments, rest = typed("convert", "some/bert", "runs/start", "--vocab-size", "8000")
-    assert (arguments.source, arguments.folder, rest) == ("some/bert", "runs/start", [])
-    assert (arguments.vocab_size, arguments.max_length) == (8000, 128)
-    module = inspect.unwrap(convert_bert).__globals__  # where it looks up what it calls
-    with (
-        patch.dict(module, {"film_texts": lambda: ["a film", "the cast"]}),
-        redirect_stdout(StringIO()) as out,
-    ):
-        with patch.dict(module, {"convert": lambda *values: values}):
-            convert_bert(arguments)
-            assert str(("some/bert", "runs/start", 8000, 128, ["a film", "the cast"])) in out.getvalue()
-            run_command(*typed("convert", "other", "there", "--max-length", "64"))
-            assert str(("other", "there", None, 64, [])) in out.getvalue(), (
-                "no data needed to keep all entries"
-            )
-    try:
-        run_command(*typed("convert", "other", "there", "--vocab", "9"))
-        raise AssertionError("an abbreviated option was accepted")
-    except ValueError as error:
-        assert "--vocab 9" in str(error), error
-
-
-def test_reproduce_from_the_command_line():
+def test_reproduce_from_the_command_line() -> None:
     asked: list[tuple[str | None, str]] = []
 
     def stand_in(plan: RecipeConfig, folder: str | Path) -> Path:
         asked.append((plan.convert, str(folder)))
         return summary
 
-    def read(path: object, settings: list[str]) -> RecipeConfig:
-        return RecipeConfig("tiny", str(path), [0], convert=" ".join(settings) or "some/bert")
+    def read(path: str, settings: list[str]) -> RecipeConfig:
+        start = " ".join(settings) or "some/bert"
+        return RecipeConfig("tiny", path, [0], convert=start)
 
     with tempfile.TemporaryDirectory() as name:
         summary = Path(name, "summary.md")
         summary.write_text("# tiny\n")
-        module = inspect.unwrap(reproduce_recipe).__globals__
-        with patch.dict(module, {"load_recipe": read, "reproduce": stand_in}):
-            with redirect_stdout(StringIO()) as out:
-                run_command(*typed("reproduce", "recipe.yaml"))
-                run_command(*typed("reproduce", "recipe.yaml", "--convert", "a/folder", "--output", "there"))
-    assert asked == [("some/bert", str(Path("runs", "tiny"))), ("--convert a/folder", "there")]
-    assert out.getvalue() == 2 * "# tiny\n\n", "the summary is printed"
+        with patch.dict(module_of(main), {"load_recipe": read, "reproduce": stand_in}):
+            assert said("reproduce", "r.yaml") == (0, "# tiny\n\n", "")
+            said("reproduce", "r.yaml", "--convert", "a/folder", "--output", "there")
+    default = ("some/bert", str(Path("runs", "tiny")))
+    assert asked == [default, ("--convert a/folder", "there")]
+
+
+def test_the_help_of_a_command_names_its_settings() -> None:
+    for command, key in (("train", "data.min_frequency"), ("pretrain", "mask_rate")):
+        with redirect_stdout(StringIO()) as out:
+            try:
+                main([command, "--help"])
+                raise AssertionError("help does not end the command")
+            except SystemExit as end:
+                assert end.code == 0
+        assert key in out.getvalue() and "--resume" in out.getvalue()
+
+
+def test_the_shipped_model() -> None:
+    config, model, tokenizer = load_run(SHIPPED)
+    size = model.config.vocab_size
+    assert len(tokenizer.vocabulary) == config.model.vocab_size == size
+    theirs = TransformerForSequenceClassification(model.config)
+    load_torch_model(theirs, SHIPPED, strict=True)
+    pairs = zip(model.named_parameters(), theirs.named_parameters(), strict=True)
+    for (name, ours), (_, other) in pairs:
+        assert torch.equal(ours, other) and torch.equal(ours, ours.half().float()), name
+    code, out, _ = said("predict", "a triumph", "a waste of time", "--json")
+    labels = [json.loads(line)["label"] for line in out.splitlines()]
+    assert code == 0 and labels == ["positive", "negative"]
 
 
 def assert_one_sentence(run: Path, command: str, file: str, content: str, part: str) -> None:
-    """A file of a run replaced (removed, without content): the command ends with a sentence that holds `part`."""
+    """A file of a run replaced (removed, without content): a sentence with `part`, no change."""
     original = (run / file).read_bytes()
     (run / file).write_text(content) if content else (run / file).unlink()
     before = {path.name: path.read_bytes() for path in run.glob("*.*")}
-    with redirect_stderr(StringIO()) as said, redirect_stdout(StringIO()):
-        code = main([command, str(run)])
-    message = said.getvalue()
-    assert code == 2 and message.count("\n") == 1 and part in message, (command, file, part, message)
-    after = {path.name: path.read_bytes() for path in run.glob("*.*")}
-    assert after == before, f"{command} failed on a broken {file} and yet changed the folder"
+    code, _, message = said(command, run)
+    case = (command, file, content, message)
+    assert code == 2 and message.count("\n") == 1 and part in message, case
+    assert {path.name: path.read_bytes() for path in run.glob("*.*")} == before, case
     (run / file).write_bytes(original)
+
+
+def test_evaluate_refuses_what_is_no_run() -> None:
+    other = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "one"]), 12)
+    with tempfile.TemporaryDirectory() as name:
+        run, foreign = copied(name), Path(name, "other.json")
+        other.save(foreign)
+        broken = read_run_record(run) | {"evaluations": {"validation": {"n": 2}}}
+        uncounted = json.dumps(broken)
+        for file, content, part in [
+            ("config.yaml", "", "there is no config.yaml"),
+            ("config.yaml", "hello: 1", "hello"),
+            ("config.json", "[]", "is not the config of a model"),
+            ("model.safetensors", "cut off", "is not a complete safetensors file"),
+            ("model.safetensors", "", "there is no such file"),
+            ("tokenizer.json", foreign.read_text(), "they are not from one run"),
+            ("tokenizer.json", "{", "tokenizer.json"),
+            ("run.json", "{", "is not the record of a run"),
+            ("run.json", uncounted, "its evaluations are broken"),
+        ]:
+            assert_one_sentence(run, "evaluate", file, content, part)
+        assert "there is no config.yaml" in said("evaluate", Path(name, "nowhere"))[2]
+        (run / "run.json").write_text(uncounted)
+        with patch.dict(module_of(evaluate_split), {"predict": None}):  # no split is read
+            assert "its evaluations are broken" in said("evaluate", run)[2]
+
+
+def test_report_refuses_what_is_no_finished_run() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        run = copied(name)
+        evaluate_split(run, "test")
+        record = read_run_record(run)
+        nameless = {key: value for key, value in record.items() if key != "machine"}
+        uncounted = record | {"evaluations": {"test": {}}}
+        for file, content, part in [
+            ("run.json", "", "does not hold a finished run"),
+            ("run.json", "{}", "names no class"),
+            ("run.json", json.dumps(nameless), "does not name its machine"),
+            ("run.json", json.dumps(record | {"class": "lucky"}), "must be one of alone, read, taught"),
+            ("run.json", json.dumps(uncounted), "evaluations are broken"),
+            ("metrics.jsonl", "", "there is no metrics.jsonl"),
+            ("metrics.jsonl", "3\n", "every line must be a JSON object"),
+            ("metrics.jsonl", '{"kind": "step"}\n', "does not hold the end of an epoch"),
+            ("answers_test.jsonl", "{}\n", "answers_test.jsonl, line 1: this is not an answer"),
+            ("config.yaml", "", "there is no config file"),
+        ]:  # fmt: skip
+            assert_one_sentence(run, "report", file, content, part)
+        assert "does not hold a finished run" in said("report", Path(name, "nowhere"))[2]

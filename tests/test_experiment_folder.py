@@ -1,49 +1,179 @@
 # Generated from chapters/workshop_runs.md; edit the chapter, not this file.
 """The tests that the chapters run in their text, for `minitransformer.experiment.folder`."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import torch
 
+import minitransformer
 from minitransformer.data import Examples
 from minitransformer.evaluate import Metrics
 from minitransformer.experiment.folder import (
-    RUN_FILES,
+    _RUN_FILES,
     FolderInUse,
+    _git,
     answer_records,
     append_record,
+    checkpoint_files,
     checksum,
+    file_digest,
     in_use,
+    last_validation,
     load_run,
     machine_state,
     one_at_a_time,
     open_run_folder,
+    origin,
     read_answers,
     read_evaluations,
+    read_predictions,
     read_records,
     read_run_record,
     record_evaluation,
+    source_state,
     write_atomically,
     write_json,
     writing,
 )
 from minitransformer.experiment.settings import DataConfig, RunConfig, save_settings
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification, save_shards, weight_files
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 
-# chapters/workshop_runs.md · The folder of a run: records, provenance, answers, and one process at a time.
+# chapters/workshop_runs.md · The half-written file
+def test_write_atomically_leaves_old_or_new() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "state")
+        write_atomically(path, b"old")
+        for place, broken in ((os, "fsync"), (Path, "replace")):
+            with (
+                mock.patch.object(place, broken, side_effect=OSError("disk")),
+                pytest.raises(OSError, match="disk"),
+            ):
+                write_atomically(path, b"new")
+            assert path.read_bytes() == b"old", f"{broken} failed, the old is gone"
+            assert os.listdir(folder) == ["state"], f"{broken} left half a file"
+        write_atomically(path, b"new")
+        assert path.read_bytes() == b"new" and os.listdir(folder) == ["state"]
+
+
+def test_write_atomically_forces_the_content_before_the_name() -> None:
+    order: list[str] = []
+    replaced, synced = Path.replace, os.fsync
+
+    def sync(number: int) -> None:
+        order.append("fsync")
+        synced(number)
+
+    def rename(path: Path, target: Path) -> None:
+        order.append("rename")
+        replaced(path, target)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(os, "fsync", sync),
+        mock.patch.object(Path, "replace", rename),
+    ):
+        write_atomically(Path(folder, "state"), b"new")
+    assert order[:2] == ["fsync", "rename"], order
+
+
+def test_writing_names_the_file_that_found_no_room() -> None:
+    with pytest.raises(OSError, match=r"big cannot be written: No space left on device; .*--resume"):
+        with writing("big"):
+            raise OSError(28, "No space left on device")
+
+
+def test_write_json() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run.json")
+        record = {"class": "read", "data": {"made up": [1, None]}}
+        write_json(path, record)
+        text = path.read_text()
+        assert json.loads(text) == record and text.endswith("}\n")
+        assert len(text.splitlines()) > 3, "for people to read"
+        lines = Path(folder, "answers.jsonl")
+        write_json(lines, [record, {}])
+        assert list(map(json.loads, lines.read_text().splitlines())) == [record, {}]
+
+
+# chapters/workshop_runs.md · The folder of a run
+def test_open_run_folder_protects_an_earlier_run() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        folder = open_run_folder(Path(base, "runs", "x"))
+        log, step = folder / "metrics.jsonl", {"kind": "step", "step": 1, "loss": 0.7}
+        append_record(log, step)
+        append_record(log, {"kind": "epoch", "epoch": 1})
+        with log.open("a") as file:
+            file.write('{"kind": "epo')  # killed while writing
+        assert read_records(folder, "step") == [step]
+        assert read_records(folder, "epoch") == [{"kind": "epoch", "epoch": 1}]
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(ValueError, match=r"\(metrics.jsonl\): say --resume"):
+            open_run_folder(folder)
+        open_run_folder(folder, resume=True)
+        assert log.exists()
+        open_run_folder(folder, overwrite=True)
+        assert os.listdir(folder) == ["notes.txt"], "only the run's own files go"
+
+
+def test_open_run_folder_resumes_or_overwrites() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        folder = open_run_folder(Path(base, "run"), resume=True)
+        validation = asdict(Metrics(8, 0.75, 0.5))
+        for epoch in (1, 2):
+            append_record(
+                folder / "metrics.jsonl", {"kind": "epoch", "validation": validation | {"n": epoch}}
+            )
+        assert last_validation(folder) == Metrics(2, 0.75, 0.5)
+        answer = {"positive": 0.25, "correct": True}
+        write_json(folder / "predictions.jsonl", [answer])
+        assert read_predictions(folder) == [answer]
+        for name in ("tensorboard/events", "checkpoints/step_00000003.safetensors"):
+            (folder / name).parent.mkdir()
+            (folder / name).write_text("old")
+        with pytest.raises(ValueError, match="either resumed or overwritten"):
+            open_run_folder(folder, overwrite=True, resume=True)
+        open_run_folder(folder, resume=True)
+        assert len(checkpoint_files(folder)) == 1, "a run that goes on keeps them"
+        assert (folder / "tensorboard/events").exists()
+        open_run_folder(folder, overwrite=True)
+        assert not checkpoint_files(folder) and not (folder / "tensorboard").exists()
+        assert not any((folder / name).exists() for name in _RUN_FILES)
+        assert checkpoint_files(folder / "nowhere") == []
+
+
+# chapters/workshop_runs.md · Where a number comes from
+def test_origin_inherits_the_class() -> None:
+    config = RunConfig("x", DataConfig("toy"), ModelConfig(50, 8, 2))
+    with tempfile.TemporaryDirectory() as base:
+        source = Path(base, "source")
+        source.mkdir()
+        for name in ("model.safetensors", "tokenizer.json"):
+            (source / name).write_text(name)
+        starts = replace(config, initial=str(source))
+        speaks = replace(config, data=DataConfig("toy", tokenizer=str(source)))
+        for kind in ("alone", "read", "taught"):
+            write_json(source / "run.json", {"class": kind})
+            for start, name in ((starts, "model.safetensors"), (speaks, "tokenizer.json")):
+                found = {"folder": "source", **file_digest(source / name)}
+                assert origin(start) == (kind, found) and found["file"] == name
+        assert origin(config) == ("alone", {})
+
+
 def test_checksum_sees_every_change() -> None:
     examples = Examples(["a b", "c"], [0, 1], "here")
-    assert checksum(examples) == checksum(replace(examples, source="there")), (
-        "the same data from another place"
-    )
+    elsewhere = replace(examples, source="there")
+    assert checksum(examples) == checksum(elsewhere), "the same data"
     for other in (
         Examples(["a b", "d"], [0, 1], ""),
         Examples(["a b", "c"], [1, 1], ""),
@@ -52,62 +182,18 @@ def test_checksum_sees_every_change() -> None:
         assert checksum(other) != checksum(examples)
 
 
-def test_open_run_folder_protects_an_earlier_run() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        folder = open_run_folder(Path(base, "runs", "x"))
-        append_record(folder / "metrics.jsonl", {"kind": "step", "step": 1, "loss": 0.7})
-        append_record(folder / "metrics.jsonl", {"kind": "epoch", "epoch": 1})
-        (folder / "notes.txt").write_text("mine")
-        try:
-            open_run_folder(folder)
-            raise AssertionError("an earlier run was about to be overwritten")
-        except ValueError as error:
-            assert "metrics.jsonl" in str(error)
-        assert read_records(folder, "step") == [{"kind": "step", "step": 1, "loss": 0.7}]
-        assert [record["epoch"] for record in read_records(folder, "epoch")] == [1]
-        open_run_folder(folder, overwrite=True)
-        assert not (folder / "metrics.jsonl").exists() and (folder / "notes.txt").exists(), (
-            "only the run's own files go"
-        )
-        assert "metrics.jsonl" in RUN_FILES
-        try:
-            open_run_folder(folder / "notes.txt")
-            raise AssertionError("a file was taken for a folder")
-        except ValueError as error:
-            assert "notes.txt is a file" in str(error)
-        try:
-            with writing(folder / "big"):
-                raise OSError(28, "No space left on device")
-        except OSError as error:
-            assert "big cannot be written: No space left on device; " in str(error)
-
-
-def test_write_atomically_leaves_old_or_new() -> None:
+def test_source_state_and_machine_state_say_what_ran() -> None:
+    source, machine = source_state(), machine_state()
+    assert re.fullmatch("[0-9a-f]{64}", source["sources_sha256"])
+    assert source["commit"] is None or re.fullmatch("[0-9a-f]{40}", source["commit"])
+    assert (source["dirty"] is None) == (source["commit"] is None)
+    assert machine["torch"] == torch.__version__ and machine["threads"] >= 1
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "state")
-        write_atomically(path, b"old")
-        assert path.read_bytes() == b"old" and [p.name for p in path.parent.iterdir()] == ["state"]
-        order: list[str] = []
-        replaced, synced = Path.replace, os.fsync
-        for place, broken in ((os, "fsync"), (Path, "replace")):
-            with mock.patch.object(place, broken, side_effect=OSError("disk")):
-                try:
-                    write_atomically(path, b"new")
-                    raise AssertionError(f"a failing {broken} went unnoticed")
-                except OSError:
-                    assert path.read_bytes() == b"old", f"{broken} failed and the old state is gone"
-                    assert len(list(path.parent.iterdir())) == 1, f"{broken} failed and half a file is left"
-        with (
-            mock.patch.object(os, "fsync", side_effect=lambda n: order.append("fsync") or synced(n)),
-            mock.patch.object(
-                Path,
-                "replace",
-                autospec=True,
-                side_effect=lambda a, b: order.append("rename") or replaced(a, b),
-            ),
-        ):
-            write_atomically(path, b"new")
-        assert path.read_bytes() == b"new" and order[:2] == ["fsync", "rename"], order
+        assert _git(Path(folder), "no-such-command") == ""
+        with mock.patch.object(minitransformer, "__file__", f"{folder}/__init__.py"):
+            untracked = source_state()
+        assert untracked["commit"] is untracked["dirty"] is None
+        assert untracked["sources_sha256"] != source["sources_sha256"]
 
 
 def test_machine_state_names_the_device() -> None:
@@ -119,75 +205,7 @@ def test_machine_state_names_the_device() -> None:
         assert machine_state(torch.device("mps"))["device"] == "mps"
 
 
-def test_load_run_gives_back_what_was_saved() -> None:
-    def refused(folder: Path) -> str:
-        try:
-            load_run(folder)
-        except ValueError as error:
-            return str(error)
-        raise AssertionError(f"{folder} was accepted")
-
-    with tempfile.TemporaryDirectory() as base:
-        folder = Path(base)
-        assert "not the folder of a run" in refused(folder)
-        tokenizer = WordTokenizer(Vocabulary.from_texts(["a b c"]), max_length=9)
-        settings = ModelConfig(len(tokenizer.vocabulary), d_model=12, num_heads=3, d_ff=20, max_length=9)
-        saved = RunConfig("x", DataConfig("toy"), settings, seed=5)
-        save_settings(saved, folder / "config.yaml")
-        model = TransformerForSequenceClassification(settings)
-        model.save_pretrained(folder)
-        tokenizer.save(folder / "tokenizer.json")
-        config, found, words = load_run(folder)
-        assert (config.seed, config.model) == (5, settings) and words.encode("c a") == tokenizer.encode("c a")
-        assert torch.equal(found.classifier.weight, model.classifier.weight) and not found.training
-        WordTokenizer(Vocabulary.from_texts(["a b c d"]), max_length=9).save(folder / "tokenizer.json")
-        assert "not from one run" in refused(folder)
-
-
-def test_open_run_folder_removes_old_curves_only_when_told() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        folder = open_run_folder(Path(base, "x"))
-        (folder / "tensorboard").mkdir()
-        for name in ("tensorboard/events", "metrics.jsonl", "notes.txt"):
-            (folder / name).write_text("old")
-        open_run_folder(folder, resume=True)
-        assert (folder / "tensorboard/events").exists(), "a run that goes on keeps its curves"
-        open_run_folder(folder, overwrite=True)
-        assert not (folder / "tensorboard").exists() and not (folder / "metrics.jsonl").exists()
-        assert (folder / "notes.txt").exists(), "only the run's own files go"
-
-
-def test_a_folder_is_kept_to_one_process() -> None:
-    def work(plan: str, folder: Path) -> str:
-        """Work in a folder."""
-        return plan
-
-    alone = one_at_a_time(work)
-    with tempfile.TemporaryDirectory() as base:
-        folder = Path(base, "run")
-        assert alone("a", folder) == alone("a", folder=folder) == "a" and not folder.exists()
-        with in_use(folder):
-            try:
-                alone("a", folder)
-                raise AssertionError("two worked in one folder")
-            except FolderInUse as error:
-                assert f"{folder} is in use by another process" in str(error)
-            (folder / "kept").touch()
-        assert alone("b", folder) == "b" and (folder / "kept").exists()
-        with in_use(folder):
-            shutil.rmtree(folder)
-        assert not folder.exists(), "work may remove its folder"
-
-
-def test_write_json():
-    with tempfile.TemporaryDirectory() as folder:
-        path, record = (Path(folder, "run.json"), {"class": "read", "data": {"made up": [1, None]}})
-        write_json(path, record)
-        assert json.loads(path.read_text()) == record and path.read_text().endswith("}\n")
-        assert len(path.read_text().splitlines()) > 3, "for people to read"
-
-
-def test_read_run_record_refuses():
+def test_read_run_record_refuses() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run.json")
         for content, reason in [
@@ -198,52 +216,100 @@ def test_read_run_record_refuses():
         ]:
             if content is not None:
                 path.write_text(content)
-            try:
+            with pytest.raises(ValueError, match=f"{re.escape(folder)}.*{reason}"):
                 read_run_record(folder)
-                raise AssertionError(content)
-            except ValueError as error:
-                assert reason in str(error) and folder in str(error)
         path.write_text('{"class": "read"}')
         assert read_run_record(folder) == {"class": "read"}
 
 
-def test_answer_records() -> None:
+def test_a_run_starts_from_shards() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        weights = {"a": torch.ones(300), "b": torch.zeros(300)}
+        files = save_shards(weights, folder, 1300)
+        content = b"".join(file.read_bytes() for file in files)
+        whole = folder / "model.safetensors"
+        assert weight_files(whole) == files and weight_files(files[0]) == files[:1]
+        found = file_digest(whole)
+        names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+        assert found["file"] == ", ".join(names)
+        assert found["sha256"] == hashlib.sha256(content).hexdigest()
+        write_json(folder / "run.json", {"class": "taught"})
+        config = RunConfig("x", DataConfig("toy"), ModelConfig(50, 8, 2), initial=name)
+        assert origin(config) == ("taught", {"folder": folder.name, **found})
+
+
+def test_load_run_gives_back_what_was_saved() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base)
+        with pytest.raises(ValueError, match="not the folder of a run"):
+            load_run(folder)
+        tokenizer = WordTokenizer(Vocabulary.from_texts(["a b c"]), max_length=9)
+        size = ModelConfig(len(tokenizer.vocabulary), 12, 3, 20, max_length=9)
+        saved = RunConfig("x", DataConfig("toy"), size, seed=5)
+        save_settings(saved, folder / "config.yaml")
+        model = TransformerForSequenceClassification(size)
+        model.save_pretrained(folder)
+        tokenizer.save(folder / "tokenizer.json")
+        config, found, words = load_run(folder)
+        assert config == saved and words.encode("c a") == tokenizer.encode("c a")
+        assert torch.equal(found.classifier.weight, model.classifier.weight)
+        assert not found.training
+        others = WordTokenizer(Vocabulary.from_texts(["a b c d"]), max_length=9)
+        others.save(folder / "tokenizer.json")
+        with pytest.raises(ValueError, match="not from one run"):
+            load_run(folder)
+
+
+# chapters/workshop_runs.md · One process at a time
+def test_a_folder_is_kept_to_one_process() -> None:
+    alone = one_at_a_time(lambda plan, folder: plan)
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base, "run")
+        assert alone("a", folder) == alone("a", folder=folder) == "a"
+        assert not folder.exists(), "nothing has come of it"
+        with in_use(folder):
+            with pytest.raises(FolderInUse, match="run is in use by another process"):
+                alone("a", folder)
+            (folder / "kept").touch()
+        assert alone("b", folder) == "b" and (folder / "kept").exists()
+        with in_use(folder):
+            shutil.rmtree(folder)
+        assert not folder.exists(), "work may remove its folder"
+        folder.touch()
+        with pytest.raises(ValueError, match="run is a file, but a run needs a folder"):
+            alone("a", folder)
+
+
+# chapters/workshop_runs.md · Answers, and how often a split was read
+def test_every_reading_is_counted() -> None:
     logits, labels = torch.tensor([[1.0, 3.0], [0.0, 0.5]]), torch.tensor([1, 0])
-    first, second = answer_records(["not bad at all", "fine , but long"], logits, labels)
-    expected = {
-        "positive": 0.880797,
-        "label": 1,
-        "correct": True,
-        "words": 4,
-        "negation": True,
-        "contrast": False,
-    }
-    assert first == expected, first
-    assert second["correct"] is False and second["contrast"] is True and second["words"] == 4
-
-
-def test_records_come_back() -> None:
-    records = answer_records(["a", "b"], torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([1, 0]))
+    records = answer_records(["not bad at all", "fine , but long"], logits, labels)
+    right, wrong = records
+    assert right["positive"] == 0.880797 and right["correct"] and right["negation"]
+    assert not wrong["correct"] and wrong["contrast"] and wrong["words"] == 4
     metrics = Metrics(2, 0.5, 1.25)
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder, "run.json"), {"class": "alone"})
+        assert read_evaluations(folder) == {} and read_answers(folder, "test") == []
+        for count in (1, 2):
+            assert record_evaluation(folder, "test", records, metrics) == count
+        assert record_evaluation(folder, "validation", records, metrics) == 1
+        assert read_evaluations(folder)["test"] == {"readings": 2, **asdict(metrics)}
+        assert read_answers(folder, "test") == records
+        assert read_run_record(folder)["class"] == "alone"
+
+
+def test_broken_answers_and_evaluations_are_named() -> None:
+    good = answer_records(["a"], torch.tensor([[0.0, 1.0]]), torch.tensor([1]))[0]
     with tempfile.TemporaryDirectory() as name:
         run, path = Path(name, "run.json"), Path(name, "answers_test.jsonl")
-        run.write_text('{"class": "alone"}')
-        assert read_evaluations(name) == {} and read_answers(name, "test") == []
-        assert [record_evaluation(name, "test", records, metrics) for _ in range(2)] == [1, 2]
-        assert record_evaluation(name, "validation", records, metrics) == 1, "each split has its own count"
-        assert read_evaluations(name)["test"] == {"readings": 2, "n": 2, "accuracy": 0.5, "loss": 1.25}
-        assert read_answers(name, "test") == records and path.name in RUN_FILES
+        assert path.name in _RUN_FILES
         for broken in ("[]\n", "{\n", '{"positive": 1}\n', "3\n"):
-            path.write_text(json.dumps(records[0]) + "\n" + broken)
-            try:
+            path.write_text(json.dumps(good) + "\n" + broken)
+            with pytest.raises(ValueError, match=r"answers_test.jsonl, line 2"):
                 read_answers(name, "test")
-                raise AssertionError(f"{broken!r} was read")
-            except ValueError as error:
-                assert "answers_test.jsonl, line 2" in str(error), error
         for broken in ("3", '{"test": 1}', '{"test": {"n": 2}}', "[1]"):
             run.write_text(f'{{"class": "alone", "evaluations": {broken}}}')
-            try:
+            with pytest.raises(ValueError, match="its evaluations are broken"):
                 read_evaluations(name)
-                raise AssertionError(f"{broken} was read")
-            except ValueError as error:
-                assert "its evaluations are broken" in str(error), error

@@ -1,11 +1,8 @@
 # Generated from chapters/workshop_reports.md; edit the chapter, not this file.
 """The tests that the chapters run in their text, for `minitransformer.experiment.recipe`."""
 
-import hashlib
 import inspect
-import json
 import tempfile
-from collections.abc import Callable
 from contextlib import chdir, redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -13,21 +10,35 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from minitransformer.bert import BERT_FILES, bert_folder, config_from_bert, read_bert, source_name
-from minitransformer.data import toy_reviews
+from minitransformer.bert import config_from_bert
+from minitransformer.data import Examples, toy_reviews
 from minitransformer.evaluate import mean_interval
-from minitransformer.experiment.folder import last_validation, load_run, read_run_record, write_json
+from minitransformer.experiment.folder import (
+    file_digest,
+    last_validation,
+    load_run,
+    read_answers,
+    read_evaluations,
+    read_run_record,
+    write_json,
+)
 from minitransformer.experiment.recipe import (
+    RecipeConfig,
+    _make_encoder,
+    _run_of_seed,
+    _take_over,
+    _without_paths,
+    _write_summary,
     best_run,
     convert,
+    film_texts,
     load_recipe,
-    make_encoder,
     reproduce,
     ship,
-    without_paths,
 )
 from minitransformer.experiment.report import percent
 from minitransformer.experiment.settings import (
@@ -46,65 +57,71 @@ from minitransformer.model import (
 from minitransformer.tokenizer import WordPieceTokenizer, load_tokenizer
 
 
-# chapters/workshop_reports.md · The whole recipe, from raw text to the report.
-def test_a_parcel_tells_no_folders() -> None:
-    model = ModelConfig(31, 8, 2, 12)
-    start = RunConfig("x", DataConfig("toy"), model, initial="/some/where/start")
-    words = RunConfig("x", DataConfig("toy", tokenizer="/some/where/start", extra="/some/where/more"), model)
-    files = RunConfig("x", DataConfig(train="/some/where/mine.csv", validation="/some/where/b.tsv"), model)
-    assert without_paths(files).data == DataConfig(train="mine.csv", validation="b.tsv")
-    with tempfile.TemporaryDirectory() as name:
-        run = Path(name, "run")
-        TransformerForSequenceClassification(model).save_pretrained(run)
-        write_json(run / "run.json", {"class": "alone"})
-        for i, config in enumerate((start, words)):
-            save_settings(config, run / "config.yaml")
-            shipped = read_settings(RunConfig, ship(run, Path(name, str(i))) / "config.yaml")
-            assert [shipped.initial, shipped.data.tokenizer].count("start") == 1, shipped
-            assert shipped.data.extra == ("more" if config is words else None)
-            assert shipped == without_paths(config), "nothing but the paths may change"
-            assert read_settings(RunConfig, run / "config.yaml") == config, "the run itself must not change"
-
-
-def test_ship() -> None:
+# chapters/workshop_reports.md · Weights to give away
+def finished_run(folder: Path, **changes: Any) -> TransformerForSequenceClassification:
+    """What `ship` needs of a run, with these changes in its config; returns its model."""
     torch.manual_seed(0)
+    model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12)).eval()
+    model.save_pretrained(folder)
+    config = RunConfig("x", DataConfig("toy"), model.config)
+    save_settings(replace(config, **changes), folder / "config.yaml")
+    write_json(folder / "run.json", {"class": "alone"})
+    return model
+
+
+def test_ship():
     with tempfile.TemporaryDirectory() as name:
         run, folder = Path(name, "run"), Path(name, "shipped")
-        model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12)).eval()
-        model.save_pretrained(run)
-        try:
-            ship(run, folder)
-            raise AssertionError("an unfinished run")
-        except ValueError as error:
-            assert "does not hold a finished run" in str(error)
-        write_json(run / "run.json", {"class": "alone"})
+        model = finished_run(run, initial=f"{name}/some/start")
         (run / "notes.md").write_text("notes")
-        config = RunConfig("x", DataConfig("toy"), ModelConfig(31, 8, 2, 12), initial=f"{name}/some/start")
-        save_settings(config, run / "config.yaml")
-        with patch.dict(inspect.unwrap(ship).__globals__, {"save_shards": None}):
-            try:
-                ship(run, folder)
-                raise AssertionError("it was not interrupted")
-            except TypeError:
-                assert not folder.exists(), "half a parcel must not look like a whole one"
-        assert ship(run, folder, largest=2000) == folder and not Path(name, "shipped.tmp").exists()
-        assert read_settings(RunConfig, folder / "config.yaml") == replace(config, initial="start"), (
-            "no path of this machine"
-        )
+        assert ship(run, folder, largest=2000) == folder
+        config = read_settings(RunConfig, run / "config.yaml")
+        shipped = read_settings(RunConfig, folder / "config.yaml")
+        assert shipped == replace(config, initial="start"), "no path of this machine"
         sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
-        assert len(sizes) > 1 and sum(sizes) < 0.7 * (run / "model.safetensors").stat().st_size
-        assert (folder / "notes.md").read_text() == "notes" and (folder / "run.json").is_file()
-        shipped = TransformerForSequenceClassification.from_pretrained(folder)
+        whole = (run / "model.safetensors").stat().st_size
+        assert len(sizes) > 1 and sum(sizes) < 0.7 * whole
+        assert (folder / "notes.md").read_text() == "notes"
+        rounded = TransformerForSequenceClassification.from_pretrained(folder)
         ids = torch.tensor([[2, 7, 9, 3]])
-        torch.testing.assert_close(shipped(ids), model(ids), rtol=0, atol=2e-3)
-        assert not torch.equal(shipped(ids), model(ids)), "it is half precision"
-        try:
+        torch.testing.assert_close(rounded(ids), model(ids), rtol=0, atol=2e-3)
+        assert not torch.equal(rounded(ids), model(ids)), "it is half precision"
+
+
+def test_ship_leaves_all_or_nothing():
+    with tempfile.TemporaryDirectory() as name:
+        run, folder = Path(name, "run"), Path(name, "shipped")
+        with pytest.raises(ValueError, match="does not hold a finished run"):
             ship(run, folder)
-            raise AssertionError("not empty")
-        except ValueError as error:
-            assert "is not empty" in str(error)
+        finished_run(run)
+        with patch.dict(inspect.unwrap(ship).__globals__, {"save_shards": None}):
+            with pytest.raises(TypeError):
+                ship(run, folder)
+        left = [path.name for path in Path(name).iterdir()]
+        assert left == ["run"], "half a parcel must not look like a whole one"
+        ship(run, folder)
+        with pytest.raises(ValueError, match="is not empty"):
+            ship(run, folder)
 
 
+def test_a_parcel_tells_no_folders():
+    files = DataConfig(train="/some/where/mine.csv", validation="/some/where/b.tsv")
+    cut = _without_paths(RunConfig("x", files, ModelConfig(31, 8, 2, 12)))
+    assert cut.data == DataConfig(train="mine.csv", validation="b.tsv")
+    words = DataConfig("toy", tokenizer="/some/where/start")
+    for i, changes in enumerate(({"initial": "/some/where/start"}, {"data": words})):
+        with tempfile.TemporaryDirectory() as name:
+            run = Path(name, "run")
+            finished_run(run, **changes)
+            config = read_settings(RunConfig, run / "config.yaml")
+            parcel = ship(run, Path(name, "parcel"))
+            shipped = read_settings(RunConfig, parcel / "config.yaml")
+            assert (shipped.initial, shipped.data.tokenizer)[i] == "start"
+            assert shipped == _without_paths(config), "nothing but the paths changes"
+            assert read_settings(RunConfig, run / "config.yaml") == config, "the run"
+
+
+# chapters/workshop_reports.md · A BERT taken over
 def tiny_bert(seed: int = 0, **changes: object) -> tuple[Any, ModelConfig]:
     """A random `BertModel` in float64 and evaluation mode, with weights large enough to show a mistake."""
     from transformers import BertConfig, BertModel
@@ -164,68 +181,58 @@ def assert_reads_alike(bert: Any, vocabulary: Path, folder: Path, text: str) -> 
 
 
 def test_converted_folders_give_the_same_hidden_states():
-    texts, size = (["not a bad film at all", "Waste of the cast"], len(small_vocabulary()) - 8)
-    with tempfile.TemporaryDirectory() as temporary:
-        source, folder = Path(temporary, "tiny-bert"), Path(temporary, "start")
+    texts = ["not a bad film at all", "Waste of the cast"]
+    whole = len(small_vocabulary())
+    with tempfile.TemporaryDirectory() as name:
+        source, folder = Path(name, "tiny-bert"), Path(name, "start")
         bert = save_bert(source)
-        for vocab_size, length in ((None, 128), (size, 9)):
+        for vocab_size, length in ((None, 128), (whole - 8, 9)):
             config = convert(source, folder, vocab_size, length, texts)
-            assert config.vocab_size == (vocab_size or len(small_vocabulary()))
-            assert config.max_length == min(length, 13) and config.padding_id == 0
-            assert config.pooling == "mean"
+            assert config.vocab_size == (vocab_size or whole)
+            assert config.max_length == min(length, 13) and config.pooling == "mean"
             for text in texts:
                 assert_reads_alike(bert, source / "vocab.txt", folder, text)
-        record = json.loads((folder / "run.json").read_text())
-        assert record["class"] == "taught" and record["origin"]["source"] == "tiny-bert"
-        assert temporary not in (folder / "run.json").read_text(), "no path of this machine in the record"
-
-
-def refused(call: Callable[[], object], *words: str) -> None:
-    """`call` must raise a ValueError of one line that holds all words."""
-    try:
-        call()
-    except ValueError as error:
-        assert all(word in str(error) for word in words) and "\n" not in str(error), error
-        return
-    raise AssertionError(f"accepted, but {words} should have been refused")
+        record = read_run_record(folder)
+        assert (record["class"], record["origin"]["source"]) == ("taught", "tiny-bert")
+        assert name not in (folder / "run.json").read_text(), "no path of this machine"
 
 
 def test_convert_refuses_what_is_no_bert():
-    with tempfile.TemporaryDirectory() as temporary:
-        source, folder = Path(temporary, "bert"), Path(temporary, "start")
+    with tempfile.TemporaryDirectory() as name:
+        source, folder = Path(name, "bert"), Path(name, "start")
         save_bert(source)
-        assert source_name(source) == "bert" and source_name("some/bert") == "some/bert"
-        assert bert_folder(source) == source and read_bert(source)[0].vocab_size == len(small_vocabulary())
-        refused(lambda: convert(source, folder, vocab_size=10, texts=["film"]), "vocab_size", "10")
-        refused(lambda: convert(source, folder, vocab_size=0), "vocab_size", "0")
-        refused(lambda: convert(source, folder, max_length=2), "max_length")
-        assert not folder.exists(), "nothing is written before everything is checked"
-        contents = {path.name: path.read_bytes() for path in source.iterdir()}
-        broken = {
-            "vocab.txt": [(None, "not the folder of a BERT"), (b"[PAD]\n[UNK]\n", "2 lines")],
-            "config.json": [(None, "not the folder"), (b"{", "not the folder"), (b"{}", "12 layers")],
-            "model.safetensors": [
-                (None, "no model.safetensors"),
-                (contents["model.safetensors"][:900], "complete"),
-            ],
-        }
-        for name, cases in broken.items():
-            for content, word in cases:
-                (source / name).unlink()
-                if content is not None:
-                    (source / name).write_bytes(content)
-                refused(lambda: convert(source, folder), word)
-                (source / name).write_bytes(contents[name])
+        for changes, words in [
+            ({"vocab_size": 10, "texts": ["film"]}, "vocab_size.* 10"),
+            ({"vocab_size": 0}, "vocab_size.* 0"),
+            ({"max_length": 2}, "max_length"),
+        ]:
+            with pytest.raises(ValueError, match=words):
+                convert(source, folder, **changes)
+        weights = (source / "model.safetensors").read_bytes()
+        for file, content, words in [
+            ("vocab.txt", None, "not the folder of a BERT"),
+            ("vocab.txt", b"[PAD]\n[UNK]\n", "2 lines"),
+            ("config.json", None, "not the folder"),
+            ("config.json", b"{", "not the folder"),
+            ("config.json", b"{}", "12 layers"),
+            ("model.safetensors", None, r"no model\.safetensors"),
+            ("model.safetensors", weights[:900], "complete"),
+        ]:
+            original = (source / file).read_bytes()
+            (source / file).unlink()
+            if content is not None:
+                (source / file).write_bytes(content)
+            with pytest.raises(ValueError, match=words) as found:
+                convert(source, folder)
+            assert "\n" not in str(found.value) and not folder.exists(), file
+            (source / file).write_bytes(original)
         folder.mkdir()
-        (folder / "metrics.jsonl").write_text("")
-        refused(lambda: convert(source, folder), "holds no run")
-    with patch("huggingface_hub.snapshot_download", side_effect=OSError("no\nnetwork")):
-        refused(lambda: convert("nobody/nothing", "unused"), "nobody/nothing", "no network")
-    with patch("huggingface_hub.snapshot_download", return_value="cache") as download:
-        assert bert_folder("some/bert") == Path("cache")
-        assert set(download.call_args.kwargs["allow_patterns"]) == set(BERT_FILES)
+        (folder / "metrics.jsonl").touch()
+        with pytest.raises(ValueError, match="holds no run"):
+            convert(source, folder)
 
 
+# chapters/workshop_reports.md · The whole recipe
 TINY_READING = """
 name: reading
 corpus: toy
@@ -240,16 +247,6 @@ model: {vocab_size: 200, d_model: 16, num_heads: 2, d_ff: 32, num_layers: 1, max
 """
 
 
-def stops_with(call: Callable[[], object], *words: str) -> None:
-    """The call must raise a ValueError whose message holds the words."""
-    try:
-        call()
-    except ValueError as error:
-        assert all(word in str(error) for word in words), error
-        return
-    raise AssertionError(f"nothing was refused, expected {words}")
-
-
 def tiny_recipe(folder: Path, text: str = "pretrain: reading.yaml") -> Path:
     (folder / "reading.yaml").write_text(TINY_READING)
     (folder / "run.yaml").write_text(TINY_RUN)
@@ -257,39 +254,40 @@ def tiny_recipe(folder: Path, text: str = "pretrain: reading.yaml") -> Path:
     return folder / "recipe.yaml"
 
 
+def files_below(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder, with its content."""
+    return {path: path.read_bytes() for path in folder.glob("**/*") if path.is_file()}
+
+
+def readings_of(run: Path) -> int:
+    """How often the test split was read with a run."""
+    return read_evaluations(run).get("test", {}).get("readings", 0)
+
+
 def test_reproduce_from_text_to_report():
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
         plan, folder = load_recipe(tiny_recipe(Path(name))), Path(name, "out")
-        with redirect_stdout(StringIO()):
-            summary = reproduce(plan, folder)
+        text = reproduce(plan, folder).read_text()
         runs = [folder / "seed0", folder / "seed1"]
         accuracies = [last_validation(run).accuracy for run in runs]
         chosen = runs[accuracies.index(max(accuracies))]
         assert best_run(runs) == chosen
-        readings = {run: read_run_record(run)["evaluations"].get("test", {}).get("readings") for run in runs}
-        assert readings.pop(chosen) == 1 and list(readings.values()) == [None], (
-            "only the chosen run sees the test"
-        )
-        text = summary.read_text()
-        mean, half = mean_interval(accuracies)
-        assert f"{percent(mean)} ± {percent(half)} %" in text and "Class *read*" in text
-        assert (
-            text.count("| seed0 |") == 2
-            and "| encoder |" in text
-            and f"The chosen run, {chosen.name}" in text
-        )
+        readings = [readings_of(run) for run in runs]
+        assert readings == [int(run == chosen) for run in runs], "one reading of test"
+        mean, half = map(percent, mean_interval(accuracies))
+        assert f"{mean} ± {half} %" in text and "Class *read*" in text
+        assert f"The chosen run, {chosen.name}" in text and "| encoder |" in text
         config, model, tokenizer = load_run(folder / "model")
-        assert config.initial == "encoder" and len(tokenizer.vocabulary) == model.config.vocab_size
-        before = {path: path.read_bytes() for path in sorted(folder.glob("**/*")) if path.is_file()}
-        assert any(path.suffix == ".safetensors" for path in before), "weights are among them"
-        with redirect_stdout(StringIO()):
-            assert reproduce(plan, folder).read_text() == text, "a finished recipe stays"
-        after = {path: path.read_bytes() for path in sorted(folder.glob("**/*")) if path.is_file()}
-        assert after == before, "not a byte changes"
+        assert config.initial == "encoder"
+        assert len(tokenizer.vocabulary) == model.config.vocab_size
+        before = files_below(folder)
+        assert reproduce(plan, folder).read_text() == text, "a finished recipe stays"
+        assert files_below(folder) == before, "not a byte changes"
         other = next(run for run in runs if run != chosen)
         module = inspect.unwrap(reproduce).__globals__  # where it looks up what it calls
-        with patch.dict(module, {"best_run": lambda _: other}), redirect_stdout(StringIO()):
-            stops_with(lambda: reproduce(plan, folder), chosen.name, other.name, "second reading")
+        with patch.dict(module, {"best_run": lambda _: other}):
+            with pytest.raises(ValueError, match=f"{chosen.name}.*{other.name}.*second"):
+                reproduce(plan, folder)
 
 
 TAUGHT_RUN = """
@@ -316,63 +314,97 @@ def taught_recipe(folder: Path) -> Path:
     return path
 
 
-def test_reproduce_from_a_bert_to_report():
-    with tempfile.TemporaryDirectory() as name:
-        plan, folder = load_recipe(taught_recipe(Path(name))), Path(name, "out")
-        with redirect_stdout(StringIO()):
-            text = reproduce(plan, folder).read_text()
-        runs = [folder / "seed0", folder / "seed1"]
-        records = [read_run_record(run) for run in (*runs, folder / "model")]
-        assert [record["class"] for record in records] == 3 * ["taught"] and "Class *taught*" in text
-        start = hashlib.sha256((folder / "encoder" / "model.safetensors").read_bytes()).hexdigest()
-        assert {record["initial"]["sha256"] for record in records} == {start}, "the runs start from the BERT"
-        readings = [record["evaluations"].get("test", {}).get("readings") for record in records[:2]]
-        assert readings == [1 if run == best_run(runs) else None for run in runs], "one reading of the test"
-        _, model, tokenizer = load_run(folder / "model")
-        assert model.config == read_model_config(folder / "encoder" / "config.json"), "BERT's settings"
-        assert tokenizer.decode(tokenizer.encode("a good film")) == "a good film"
-        with redirect_stdout(StringIO()):
-            assert reproduce(plan, folder).read_text() == text, "a finished recipe stays"
-
-
-def test_make_encoder_reads_on():
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        path = taught_recipe(folder)
-        reading = read_settings(PretrainConfig, folder / "reading.yaml")
-        model = replace(read_settings(RunConfig, folder / "run.yaml").model, dropout=0.0)
-        save_settings(replace(reading, model=model), folder / "reading.yaml")
+def test_reproduce_from_a_bert_that_reads_on():
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
+        here, folder = Path(name), Path(name, "out")
+        path = taught_recipe(here)
+        model = read_settings(RunConfig, here / "run.yaml").model
+        reading = read_settings(PretrainConfig, here / "reading.yaml")
+        read = replace(reading, model=replace(model, dropout=0.0))
+        save_settings(read, here / "reading.yaml")
         path.write_text(path.read_text() + "pretrain: reading.yaml\n")
         plan = load_recipe(path)
-        with redirect_stdout(StringIO()):
-            encoder = make_encoder(plan, folder / "out")
-            files = [folder / "out" / each / "model.safetensors" for each in ("bert", "encoder")]
-            written = [file.stat().st_mtime_ns for file in files]
-            assert make_encoder(plan, folder / "out") == encoder == folder / "out/encoder"
-            assert [file.stat().st_mtime_ns for file in files] == written, "both are kept"
-        assert read_run_record(encoder)["class"] == "taught" and read_run_record(encoder)["steps"] > 0
-        source = (folder / "out/bert/model.safetensors").read_bytes()
-        assert read_run_record(encoder)["initial"]["sha256"] == hashlib.sha256(source).hexdigest()
-        before, after = (
-            load_file(folder / "out" / each / "model.safetensors") for each in ("bert", "encoder")
-        )
-        assert all((before[key] != after[key]).any() for key in before if "embedding" in key), "it has read"
+        text = reproduce(plan, folder).read_text()
+        assert "Class *taught*" in text and "| encoder |" in text
+        stages = [folder / stage for stage in ("bert", "encoder", "seed0", "model")]
+        records = [read_run_record(stage) for stage in stages]
+        assert [record["class"] for record in records] == 4 * ["taught"]
+        start, after = (file_digest(s / "model.safetensors") for s in stages[:2])
+        assert records[1]["initial"]["sha256"] == start["sha256"]
+        assert records[2]["initial"]["sha256"] == after["sha256"]
+        before, after = (load_file(s / "model.safetensors") for s in stages[:2])
+        embedding = "encoder.embedding.weight"
+        assert (before[embedding] != after[embedding]).any(), "it has read"
+        _, model, tokenizer = load_run(folder / "model")
+        sizes = read_model_config(stages[1] / "config.json")
+        assert replace(model.config, dropout=0.0) == sizes
+        assert tokenizer.decode(tokenizer.encode("a good film")) == "a good film"
+        kept = files_below(folder)
+        reproduce(plan, folder)
+        assert files_below(folder) == kept, "a finished recipe stays"
 
 
 def test_recipes_are_checked_before_any_work():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for text, word in [
+        for text, words in [
             ("", "pretrain must be given if convert is not"),
             ("pretrain: missing.yaml", "there is no config file"),
-            ("convert: some/bert\nvocab_size: 3", "vocab_size must be at least 6"),
-            ("pretrain: run.yaml", "run.yaml"),
+            ("convert: some/bert\nvocab_size: 3", "vocab_size must be greater than 5"),
+            ("pretrain: run.yaml", r"run\.yaml"),
         ]:
-            stops_with(lambda text=text: load_recipe(tiny_recipe(folder, text)), word)
+            with pytest.raises(ValueError, match=words):
+                load_recipe(tiny_recipe(folder, text))
         with chdir(tiny_recipe(folder).parent.parent):
             found = load_recipe(Path(folder.name, "recipe.yaml"))
-            assert found.pretrain == f"{folder.name}/reading.yaml", "files stand beside the recipe"
-        taken = load_recipe(tiny_recipe(folder, "convert: some/bert"), ["--convert", "a/folder"])
+            assert found.pretrain == f"{folder.name}/reading.yaml", "beside the recipe"
+        path = tiny_recipe(folder, "convert: some/bert")
+        taken = load_recipe(path, ["--convert", "a/folder"])
+        assert isinstance(taken, RecipeConfig)
         assert taken.convert == "a/folder", "the command line wins over the file"
         (folder / "run.yaml").write_text("name: tiny\n")
-        stops_with(lambda: load_recipe(folder / "recipe.yaml"), "run.yaml")
+        with pytest.raises(ValueError, match=r"run\.yaml"):
+            load_recipe(path)
+
+
+def test_an_encoder_is_kept_only_if_it_is_the_one_asked_for():
+    plan = RecipeConfig("taken", "run.yaml", [0], convert="some/bert", vocab_size=90)
+    with tempfile.TemporaryDirectory() as name:
+        encoder = Path(name, "encoder")
+        encoder.mkdir()
+        origin = {"source": "some/bert", "vocab_size": 90}
+        write_json(encoder / "run.json", {"class": "taught", "origin": origin})
+        assert _make_encoder(plan, Path(name)) == encoder, "done before, it is kept"
+        assert _take_over(plan, encoder) == encoder
+        with pytest.raises(ValueError, match="vocab_size is 90 there, 91 here"):
+            _make_encoder(replace(plan, vocab_size=91), Path(name))
+        with pytest.raises(ValueError, match="'some/bert' there"):
+            _make_encoder(replace(plan, convert="other/bert"), Path(name))
+
+
+def test_parts_of_a_recipe():
+    reviews = {
+        "load_examples": lambda *_: Examples(["a"], [1], ""),
+        "load_imdb": lambda *_: Examples(["b"], [1], ""),
+    }
+    with patch.dict(inspect.unwrap(film_texts).__globals__, reviews):
+        assert film_texts() == ["a", "b"]
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
+        folder = Path(name)
+        plan = load_recipe(tiny_recipe(folder))
+        _make_encoder(plan, folder)
+        runs = [_run_of_seed(plan, folder, seed) for seed in (0, 1)]
+        for run in runs:
+            assert (run / "report.md").is_file()
+            assert len(read_answers(run, "validation")) == 500
+        text = _write_summary(folder, runs, runs[0]).read_text()
+        record = read_run_record(runs[1])
+        cost = (record["seconds"], record["tokens"], record["tokens_per_second"])
+        assert "| seed1 | {:,.0f} | {:,} | {:,} | ".format(*cost) in text
+        blocks = [block.splitlines() for block in text.strip().split("\n\n")]
+        tables = [lines for lines in blocks if lines[0].startswith("|")]
+        assert [len(lines) for lines in tables] == [4, 3, 5], "tables in one piece"
+        assert [row.split(" | ")[0] for row in tables[2][2:]] == ["| encoder", "| seed0", "| seed1"]
+        one = _write_summary(folder, runs[:1], runs[0]).read_text()
+        accuracy = percent(last_validation(runs[0]).accuracy)
+        assert f"Validation accuracy: {accuracy} %.\n\n| run |" in one, "no interval"

@@ -441,6 +441,26 @@ def test_pytorch_answers_an_empty_row_by_zeros_only_without_weights():
 
 
 # chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
+def test_encoder_layer_gradients_equal_autograd():
+    from minitransformer.layers import TransformerEncoderLayer
+
+    torch.manual_seed(5)
+    layer = TransformerEncoderLayer(6, 3, 10, dropout=0.0, activation="gelu").double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, mean=0.3, std=0.5)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    x, grad_out = torch.randn(2, 2, 5, 6, dtype=torch.float64)
+    for mask in (None, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()):
+        variable = x.clone().requires_grad_()
+        out = layer(variable, mask)
+        theirs = torch.autograd.grad(out, [variable, *parameters], grad_out)
+        grad_x, found = encoder_layer_gradients(layer, x, grad_out, mask)
+        assert found.keys() == set(names) and len(found) == 16
+        mine = [grad_x, *(found[name] for name in names)]
+        for name, ours, other in zip(("x", *names), mine, theirs, strict=True):
+            assert torch.allclose(ours, other, rtol=0, atol=1e-12), name
+
+
 def test_layer_norm_function_agrees_with_autograd_and_differences():
     g = torch.Generator().manual_seed(4)
     for leading in ((), (4,), (2, 3)):
@@ -463,24 +483,6 @@ def test_gelu_slope_is_the_derivative():
     torch.testing.assert_close(gelu_slope(x.detach()), theirs, rtol=0, atol=1e-12)
 
 
-def test_encoder_layer_gradients_equal_autograd():
-    from minitransformer.layers import TransformerEncoderLayer
-
-    torch.manual_seed(5)
-    layer = TransformerEncoderLayer(6, 3, 10, dropout=0.0, activation="gelu").double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, mean=0.3, std=0.5)
-    x, grad_out = torch.randn(2, 2, 5, 6, dtype=torch.float64)
-    for mask in (None, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()):
-        variable, parameters = (x.clone().requires_grad_(), dict(layer.named_parameters()))
-        theirs = torch.autograd.grad(layer(variable, mask), [variable, *parameters.values()], grad_out)
-        grad_x, found = encoder_layer_gradients(layer, x, grad_out, mask)
-        assert found.keys() == parameters.keys() and len(found) == 16
-        torch.testing.assert_close(grad_x, theirs[0], rtol=0, atol=1e-12, msg="the gradient by x")
-        for name, other in zip(parameters, theirs[1:], strict=True):
-            torch.testing.assert_close(found[name], other, rtol=0, atol=1e-12, msg=name)
-
-
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
 def test_encoder_layer_hands_its_eps_to_both_norms():
     torch.manual_seed(0)
@@ -489,5 +491,6 @@ def test_encoder_layer_hands_its_eps_to_both_norms():
         layer = TransformerEncoderLayer(6, 3, 10, 0.0, norm_first=norm_first, layer_norm_eps=0.5)
         usual = TransformerEncoderLayer(6, 3, 10, 0.0, norm_first=norm_first)
         usual.load_state_dict(layer.state_dict())
-        assert layer.norm1.eps == layer.norm2.eps == 0.5 and usual.norm1.eps == usual.norm2.eps == 1e-5
+        assert layer.norm1.eps == layer.norm2.eps == 0.5
+        assert usual.norm1.eps == usual.norm2.eps == 1e-5
         assert (layer(x) - usual(x)).abs().max() > 0.01, "eps changes the numbers"

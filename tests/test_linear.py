@@ -143,7 +143,7 @@ def test_linear_refuses_wrong_sizes():
             Linear(3, 2, fused=fused)(torch.zeros(3, 4))
 
 
-# chapters/day11_deeper.md · Through the projections, to the tokens
+# chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
 def test_linear_gradients_are_those_of_the_function():
     g = torch.Generator().manual_seed(3)
     x, weight, bias, grad_out = (

@@ -149,6 +149,22 @@ def test_reading_the_parts():
 
 
 # chapters/day09_sprint.md · A second head, and the mean of the tokens
+def test_token_head_is_tied():
+    config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16)
+    model = TransformerForMaskedLM(config).double().eval()
+    hidden = torch.randn(5, 12, dtype=torch.float64)
+    logits = model.name_tokens(hidden)
+    states = model.norm(F.gelu(model.transform(hidden)))
+    expected = torch.stack([states @ model.encoder.embedding.weight[v] for v in range(31)], -1)
+    torch.testing.assert_close(logits, expected + model.bias)
+    logits.sum().backward()
+    assert model.encoder.embedding.weight.grad.abs().sum() > 0, "the table learns from the output too"
+    names = {name.split(".")[0] for name in model.state_dict()}
+    assert names == {"encoder", "classifier", "transform", "norm", "bias"}
+    texts, labels = torch.tensor([[2, 7, 3]]), model(torch.tensor([[2, 7, 3]]))
+    assert labels.shape == (1, 2) and not model(texts).isnan().any()
+
+
 def test_pooling():
     hidden = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [99.0, 99.0]]])
     mask = torch.tensor([[True, True, False]])
@@ -169,23 +185,7 @@ def test_pooling():
         assert str(error) == "pooling must be one of ['cls', 'mean'], got 'max'"
 
 
-def test_token_head_is_tied():
-    config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16)
-    model = TransformerForMaskedLM(config).double().eval()
-    hidden = torch.randn(5, 12, dtype=torch.float64)
-    logits = model.name_tokens(hidden)
-    states = model.norm(F.gelu(model.transform(hidden)))
-    expected = torch.stack([states @ model.encoder.embedding.weight[v] for v in range(31)], -1)
-    torch.testing.assert_close(logits, expected + model.bias)
-    logits.sum().backward()
-    assert model.encoder.embedding.weight.grad.abs().sum() > 0, "the table learns from the output too"
-    names = {name.split(".")[0] for name in model.state_dict()}
-    assert names == {"encoder", "classifier", "transform", "norm", "bias"}
-    texts, labels = torch.tensor([[2, 7, 3]]), model(torch.tensor([[2, 7, 3]]))
-    assert labels.shape == (1, 2) and not model(texts).isnan().any()
-
-
-# chapters/day09_sprint.md · An average of the weights
+# chapters/day09_sprint.md · Weights and tokenizer from a folder
 def test_load_initial_names_what_is_wrong():
     size = ModelConfig(31, 8, 2, 12, num_layers=1, max_length=16)
     with tempfile.TemporaryDirectory() as folder:

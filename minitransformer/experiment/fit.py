@@ -14,13 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from minitransformer.evaluate import Metrics, predict
-from minitransformer.experiment.checkpoint import (
-    TrainingState,
-    restore,
-    same_run,
-    save_checkpoint,
-    state_dict,
-)
+from minitransformer.experiment.checkpoint import TrainingState, restore, same_run, save_checkpoint
 from minitransformer.experiment.folder import (
     append_record,
     last_validation,
@@ -28,13 +22,19 @@ from minitransformer.experiment.folder import (
     one_at_a_time,
     open_run_folder,
     origin,
-    read_run_record,
     source_state,
     write_json,
-    write_lines,
     writing,
 )
-from minitransformer.experiment.job import Job, Objective, flat, identity, prepare
+from minitransformer.experiment.job import (
+    Classification,
+    Job,
+    Objective,
+    finished_identity,
+    flat,
+    identity,
+    prepare,
+)
 from minitransformer.experiment.settings import (
     PretrainConfig,
     RunConfig,
@@ -47,30 +47,17 @@ from minitransformer.schedule import SCHEDULES
 from minitransformer.train import FUSED, StepResult, choose_autocast, choose_device, flat_weights, make_scaler
 
 __all__ = [
-    "Monitor", "begin", "end_epoch", "finish", "fit", "measured_step", "run_epochs", "run_record",
-    "set_learning_rate", "settled", "write_predictions",
+    "Monitor", "begin", "fit", "run_epochs",
 ]  # fmt: skip
 
 
-# chapters/workshop_runs.md · Whole runs: prepared, trained, watched, saved and resumed.
-def settled(config: Any, device: torch.device, folder: Path, resume: bool) -> Any:
-    """The config, of a run or a reading, with the device's number format in place of the autocast "auto".
-
-    See `choose_autocast`. A run that is resumed keeps the format that it began with.
-    """
-    if config.training.autocast != "auto":
-        return config
-    chosen, saved = choose_autocast(device, "auto"), folder / "config.yaml"
-    if resume and saved.is_file():
-        chosen = read_settings(type(config), saved).training.autocast
-    return replace(config, training=replace(config.training, autocast=chosen))
-
-
-def begin(config: Any, device: torch.device) -> TrainingState:
+# chapters/workshop_runs.md · The loop
+def begin(config: RunConfig | PretrainConfig, device: torch.device) -> TrainingState:
     """A model with fresh or pretrained weights on its device, an optimizer and a scaler: the state before the first step."""
     torch.manual_seed(config.seed)  # for the initial weights and for dropout
     reading, settings = isinstance(config, PretrainConfig), config.training
-    model = (TransformerForMaskedLM if reading else TransformerForSequenceClassification)(config.model)
+    kind = TransformerForMaskedLM if reading else TransformerForSequenceClassification
+    model = kind(config.model)
     if config.initial is not None:
         load_initial(model, Path(config.initial, "model.safetensors"))
     model = model.to(device)
@@ -83,22 +70,25 @@ def begin(config: Any, device: torch.device) -> TrainingState:
     )
     state = TrainingState(model, optimizer, make_scaler(device, settings.autocast))
     if settings.ema > 0:
-        state.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        follow = get_ema_multi_avg_fn(settings.ema)
+        state.averaged = AveragedModel(model, multi_avg_fn=follow)
     return state
 
 
 class Monitor:
     """Where a run's records go: `metrics.jsonl`, a progress bar, and TensorBoard's files if wanted."""
 
-    def __init__(self, folder: Path, tensorboard: bool = False, step: int = 0, total: int = 0):
+    def __init__(self, folder: Path, curves: bool = False, step: int = 0, total: int = 0):
         self.path = folder / "metrics.jsonl"
-        self.writer = _tensorboard_writer(folder / "tensorboard", step) if tensorboard else None
-        self.bar = tqdm(total=total, initial=step, desc="training", unit="step", disable=None)
+        self.writer = _tensorboard_writer(folder, step) if curves else None
+        how = {"desc": "training", "unit": "step", "disable": None}
+        self.bar = tqdm(total=total, initial=step, **how)
         self.tokens, self.since = 0, time.perf_counter()
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write one record; a number that is not finite becomes null, because JSON has no word for it."""
-        append_record(self.path, {"kind": kind, "step": step, **_finite_or_null(values)})
+        record = {"kind": kind, "step": step, **_finite_or_null(values)}
+        append_record(self.path, record)
         if self.writer is not None:
             for name, value in flat(values, "/").items():
                 self.writer.add_scalar(f"{kind}/{name}", value, step)
@@ -109,7 +99,8 @@ class Monitor:
         speed = self.tokens / (time.perf_counter() - self.since)
         seen = {"loss": result.loss, "grad_norm": result.grad_norm}
         if measured:
-            self.record("step", result.step, {**seen, **measured, "tokens_per_second": round(speed)})
+            all_of_it = {**seen, **measured, "tokens_per_second": round(speed)}
+            self.record("step", result.step, all_of_it)
         if result.skipped:
             self.record("skipped", result.step, seen)
         text = f"loss {result.loss:.3f}, accuracy {100 * accuracy:.1f} %, {speed:,.0f} tokens/s"
@@ -131,30 +122,31 @@ def _finite_or_null(values: Any) -> Any:
 
 def _tensorboard_writer(folder: Path, step: int) -> Any:
     """A writer of TensorBoard's files, which forgets what an interrupted run wrote after `step`."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # here, because few runs need it
+    try:  # here, because few runs need it
+        from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ValueError(
             "training.tensorboard is true, but TensorBoard is not installed: pip install tensorboard"
         ) from None
-    return SummaryWriter(str(folder), purge_step=step + 1)
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
-def set_learning_rate(
+def _set_learning_rate(
     optimizer: torch.optim.Optimizer, settings: TrainingConfig, step: int, total: int
 ) -> float:
     """Give the optimizer the rate for the update after `step` others, of `total`; returns it."""
-    share = SCHEDULES[settings.schedule](step, total, math.ceil(settings.warmup * total))
+    warmup = math.ceil(settings.warmup * total)
+    rate = settings.learning_rate * SCHEDULES[settings.schedule](step, total, warmup)
     for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * share
-    return settings.learning_rate * share
+        group["lr"] = rate
+    return rate
 
 
-def measured_step(
+def _measured_step(
     state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig, total: int, objective: Objective
 ) -> tuple[StepResult, dict[str, float]]:
     """One step of a run of `total` steps: its rate set, its update made and counted; every so often measured too."""
-    rate = set_learning_rate(state.optimizer, settings, state.step, total)
+    rate = _set_learning_rate(state.optimizer, settings, state.step, total)
     before = flat_weights(state.model) if state.step % settings.log_every == 0 else None
     result = objective.update(state, batch, settings)
     state.add(result)
@@ -162,8 +154,10 @@ def measured_step(
         state.averaged.update_parameters(state.model)
     if before is None:
         return result, {}
-    length, moved = (before.norm().item(), (flat_weights(state.model) - before).norm().item())
-    return result, {"learning_rate": rate, "weight_norm": length, "update_ratio": moved / length}
+    length = before.norm().item()
+    moved = (flat_weights(state.model) - before).norm().item()
+    measured = {"learning_rate": rate, "weight_norm": length}
+    return result, measured | {"update_ratio": moved / length}
 
 
 def run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[], object]) -> None:
@@ -177,44 +171,48 @@ def run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[], 
     settings, steps = job.config.training, len(job.loader)
     total = steps * settings.epochs
     monitor = Monitor(folder, settings.tensorboard, state.step, total)
-    wall, busy = (time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds)
+    wall = time.perf_counter() - state.seconds
+    busy = time.process_time() - state.cpu_seconds
     try:
         while state.step < total:
             epoch, done = divmod(state.step, steps)
             job.loader.batch_sampler.set_epoch(epoch, done)  # type: ignore[union-attr]
             state.model.train()
             for batch in job.loader:
-                result, measured = measured_step(state, batch, settings, total, job.objective)
+                result, measured = _measured_step(state, batch, settings, total, job.objective)
                 monitor.step(result, measured, state.correct / max(1, state.examples))
-                state.seconds, state.cpu_seconds = (time.perf_counter() - wall, time.process_time() - busy)
-                if state.skipped_in_a_row >= settings.max_skipped:
-                    raise FloatingPointError(_lost(state, result))
+                state.seconds = time.perf_counter() - wall
+                state.cpu_seconds = time.process_time() - busy
+                _check(state, result, settings)
                 if state.step % settings.checkpoint_every == 0 and state.step % steps:
                     save()
-            end_epoch(state, job, monitor, epoch + 1)
+            _end_epoch(state, job, monitor, epoch + 1)
             save()
     finally:
         monitor.close()
 
 
-def _lost(state: TrainingState, result: StepResult) -> str:
-    return (
-        f"{state.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at "
-        f"step {state.step} (loss {result.loss}, gradient norm {result.grad_norm}): try a smaller learning "
-        "rate or a longer warm-up, and look for log(0) or an attention row without any key"
-    )
+def _check(state: TrainingState, result: StepResult, settings: TrainingConfig) -> None:
+    if state.skipped_in_a_row >= settings.max_skipped:
+        raise FloatingPointError(
+            f"{state.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at "
+            f"step {state.step} (loss {result.loss}, gradient norm {result.grad_norm}): try a smaller learning "
+            "rate or a longer warm-up, and look for log(0) or an attention row without any key"
+        )
 
 
-def end_epoch(state: TrainingState, job: Job, monitor: Monitor, epoch: int) -> None:
+def _end_epoch(state: TrainingState, job: Job, monitor: Monitor, epoch: int) -> None:
     """Validate, record and print what an epoch brought."""
-    trained, validated = (state.end_epoch(), job.objective.evaluate(state.outcome, job.measuring))
+    trained = state.end_epoch()
+    validated = job.objective.evaluate(state.outcome, job.measuring)
     metrics = {"train": asdict(trained), "validation": asdict(validated)}
     monitor.record("epoch", state.step, {"epoch": epoch, **metrics})
     skipped = f", {state.skipped} steps skipped so far" if state.skipped else ""
-    epochs = job.config.training.epochs
-    tqdm.write(f"epoch {epoch}/{epochs}: training loss {trained.loss:.3f}, validation {validated}{skipped}")
+    epochs, loss = job.config.training.epochs, trained.loss
+    tqdm.write(f"epoch {epoch}/{epochs}: training loss {loss:.3f}, validation {validated}{skipped}")
 
 
+# chapters/workshop_runs.md · Kill it and go on
 @one_at_a_time
 def fit(
     config: RunConfig | PretrainConfig, folder: str | Path, overwrite: bool = False, resume: bool = False
@@ -225,53 +223,67 @@ def fit(
     Returns the validation metrics after the last epoch.
     """
     device = choose_device(config.training.device)
-    config = settled(config, device, Path(folder), resume)
+    config = _settled(config, device, Path(folder), resume)
     folder = open_run_folder(folder, overwrite, resume)
     job = prepare(config, folder)
     ours = identity(job)
     if resume and (folder / "run.json").exists():
-        same_run(folder, read_run_record(folder).get("identity", {}), ours)
+        same_run(folder, finished_identity(folder, type(config)), ours)
         print(f"the run in {folder} is finished")
         return last_validation(folder)
     state = begin(job.config, device)
     if resume and restore(folder, state, ours):
         print(f"going on after step {state.step}")
-    with writing(folder / "config.yaml"):
-        save_settings(job.config, folder / "config.yaml")
-        job.tokenizer.save(folder / "tokenizer.json")
-    sources = ", ".join(f"{entry['source']} ({split})" for split, entry in job.data.items())
-    print(
-        f"{config.name}: {sources}; vocabulary {job.config.model.vocab_size}, {len(job.loader)} steps an epoch"
-    )
-    print(f"computing in {config.training.autocast} on {device}")
+    _announce(job, folder, device)
 
     def save() -> None:
         log = (folder / "metrics.jsonl").stat().st_size
-        save_checkpoint(folder, state.step, {"identity": ours, "log_bytes": log, **state_dict(state)})
+        what = {"identity": ours, "log_bytes": log, **state.state_dict()}
+        save_checkpoint(folder, state.step, what)
 
     run_epochs(state, job, folder, save)
-    finish(folder, job, state, ours)
+    _finish(folder, job, state)
     return last_validation(folder)
 
 
-def finish(folder: Path, job: Job, state: TrainingState, ours: dict[str, Any]) -> None:
+def _settled(config: Any, device: torch.device, folder: Path, resume: bool) -> Any:
+    """The config with the device's number format in place of the autocast "auto"; a run that is resumed keeps its own."""
+    if config.training.autocast != "auto":
+        return config
+    chosen, saved = choose_autocast(device, "auto"), folder / "config.yaml"
+    if resume and saved.is_file():
+        chosen = read_settings(type(config), saved).training.autocast
+    return replace(config, training=replace(config.training, autocast=chosen))
+
+
+def _announce(job: Job, folder: Path, device: torch.device) -> None:
+    """Save what is known before the first step, and say it."""
+    config, parts = job.config, job.data.items()
+    with writing(folder / "config.yaml"):
+        save_settings(config, folder / "config.yaml")
+    with writing(folder / "tokenizer.json"):
+        job.tokenizer.save(folder / "tokenizer.json")
+    sources = ", ".join(f"{entry['source']} ({split})" for split, entry in parts)
+    size, steps = config.model.vocab_size, len(job.loader)
+    print(f"{config.name}: {sources}; vocabulary {size}, {steps} steps an epoch")
+    print(f"computing in {config.training.autocast} on {device}")
+
+
+def _finish(folder: Path, job: Job, state: TrainingState) -> None:
     """Write the answers on the validation examples, the trained model, and the run's provenance, in this order."""
     model: Any = state.outcome
-    if isinstance(model, TransformerForSequenceClassification):
-        write_predictions(folder, *predict(model, job.measuring))
+    if isinstance(job.objective, Classification):
+        logits, labels = predict(model, job.measuring)
+        positive = logits.softmax(-1)[:, 1].tolist()
+        pairs = zip(positive, (logits.argmax(-1) == labels).tolist(), strict=True)
+        answers = [{"positive": round(p, 6), "correct": c} for p, c in pairs]
+        write_json(folder / "predictions.jsonl", answers)
     with writing(folder / "model.safetensors"):
         model.save_pretrained(folder)
-    write_json(folder / "run.json", run_record(job, state) | {"identity": ours})
+    write_json(folder / "run.json", _run_record(job, state))
 
 
-def write_predictions(folder: Path, logits: Tensor, labels: Tensor) -> None:
-    """One line for each example, in order: the probability of "positive", and whether the answer is right."""
-    positive, correct = (logits.softmax(-1)[:, 1].tolist(), (logits.argmax(-1) == labels).tolist())
-    pairs = zip(positive, correct, strict=True)
-    write_lines(folder / "predictions.jsonl", ({"positive": round(p, 6), "correct": c} for p, c in pairs))
-
-
-def run_record(job: Job, state: TrainingState) -> dict[str, Any]:
+def _run_record(job: Job, state: TrainingState) -> dict[str, Any]:
     """What one needs to know to trust and to repeat a run: class (see `origin`), data, cost, machine, code.
 
     `seconds` are those on the clock, `cpu_seconds` those that the processor worked.
@@ -279,12 +291,12 @@ def run_record(job: Job, state: TrainingState) -> dict[str, Any]:
     config, (kind, start) = job.config, origin(job.config)
     if kind == "alone" and isinstance(config, PretrainConfig):
         kind = "read"
-    data = {e["source"]: {k: v for k, v in e.items() if k != "source"} for e in job.data.values()}
+    data = [dict(entry) for entry in job.data.values()]
     return {
         "name": config.name,
         "class": kind,
         "seed": config.seed,
-        "data": data,
+        "data": {entry.pop("source"): entry for entry in data},
         "steps": state.step,
         "skipped_steps": state.skipped,
         "seconds": round(state.seconds, 2),

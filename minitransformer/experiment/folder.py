@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import wraps
@@ -24,48 +24,26 @@ from torch import Tensor
 import minitransformer
 from minitransformer.data import Examples
 from minitransformer.evaluate import Metrics, traits
-from minitransformer.experiment.settings import RunConfig, read_settings
+from minitransformer.experiment.settings import PretrainConfig, RunConfig, read_settings
 from minitransformer.model import TransformerForSequenceClassification, weight_files
 from minitransformer.tokenizer import WordTokenizer, load_tokenizer
 
 __all__ = [
-    "ANSWER",
-    "RUN_FILES",
-    "FolderInUse",
-    "answer_records",
-    "append_record",
-    "checkpoint_files",
-    "checksum",
-    "file_digest",
-    "in_use",
-    "last_validation",
-    "load_run",
-    "machine_state",
-    "one_at_a_time",
-    "open_run_folder",
-    "origin",
-    "read_answers",
-    "read_evaluations",
-    "read_predictions",
-    "read_records",
-    "read_run_record",
-    "record_evaluation",
-    "source_state",
-    "write_atomically",
-    "write_json",
-    "write_lines",
-    "writing",
+    "FolderInUse", "answer_records", "append_record", "checkpoint_files", "checksum", "file_digest",
+    "in_use", "last_validation", "load_run", "machine_state", "one_at_a_time", "open_run_folder",
+    "origin", "read_answers", "read_evaluations", "read_predictions", "read_records", "read_run_record",
+    "record_evaluation", "source_state", "write_atomically", "write_json", "writing",
 ]  # fmt: skip
 
 
-# chapters/workshop_runs.md · The folder of a run: records, provenance, answers, and one process at a time.
+# chapters/workshop_runs.md · The half-written file
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Around the writing of a file: what goes wrong, such as a full disk, becomes one sentence that names the file."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise OSError(
             f"{path} cannot be written: {reason}; what was complete before is kept: mend this and start again, "
             "a run with --resume"
@@ -73,10 +51,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that its name always stands for the old content or for all of the new.
-
-    The content goes to a temporary file, is forced to the disk, and then takes the name in one step.
-    """
+    """Write a file so that its name always stands for the old content or for all of the new."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -87,41 +62,37 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)  # what could not be written takes no room
-    if os.name == "posix":  # the new name itself is kept in the folder
+    if os.name == "posix":
         handle = os.open(path.parent, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
 
 
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record for people to read, whole or not at all."""
-    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+def write_json(path: Path, content: Any) -> None:
+    """Write a record for people to read, or into a `.jsonl` one record a line; the whole file or nothing."""
+    if path.suffix == ".jsonl":
+        text = "".join(json.dumps(record) + "\n" for record in content)
+    else:
+        text = json.dumps(content, indent=2) + "\n"
+    write_atomically(path, text.encode())
 
 
-def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write one line of JSON for each record, all or none."""
-    write_atomically(path, "".join(json.dumps(record) + "\n" for record in records).encode())
-
-
+# chapters/workshop_runs.md · The folder of a run
 def append_record(path: Path, record: dict[str, object]) -> None:
     """Add one line of JSON to a run's metrics, at once, so that a killed run keeps what it measured."""
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
 
 
+def _read_lines(path: Path) -> list[dict]:
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
 def read_records(folder: str | Path, kind: str) -> list[dict]:
-    """The records of one kind, such as "step" or "epoch", from a run folder's metrics, in order.
-
-    A last line without its end, which a killed run may leave, is not read.
-    """
-    lines = Path(folder, "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    records = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    """The records of one kind, such as "step" or "epoch", from a run folder's metrics, in order."""
+    records = _read_lines(Path(folder, "metrics.jsonl"))
     return [record for record in records if record["kind"] == kind]
-
-
-def read_predictions(folder: str | Path) -> list[dict]:
-    """What a run's model answered on the validation examples, in order (see `write_predictions`)."""
-    return [json.loads(line) for line in Path(folder, "predictions.jsonl").read_bytes().splitlines()]
 
 
 def last_validation(folder: str | Path) -> Metrics:
@@ -129,111 +100,16 @@ def last_validation(folder: str | Path) -> Metrics:
     return Metrics(**read_records(folder, "epoch")[-1]["validation"])
 
 
-def checksum(examples: Examples) -> str:
-    """A fingerprint (SHA-256) of texts and labels in their order: equal data, equal checksum."""
-    lines = [f"{label}\t{text}\n" for text, label in zip(examples.texts, examples.labels, strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def read_predictions(folder: str | Path) -> list[dict]:
+    """What a run's model answered on the validation examples, in order: "positive" (a probability) and "correct"."""
+    return _read_lines(Path(folder, "predictions.jsonl"))
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    """What a git command prints; empty if it fails or there is no git."""
-    if shutil.which("git") is None:
-        return ""
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def source_state() -> dict[str, object]:
-    """Which code runs: the commit, if git tracks the package, and a fingerprint of the package's files."""
-    here = Path(minitransformer.__file__).parent
-    content = b"".join(file.read_bytes() for file in sorted(here.rglob("*.py")))
-    tracked = bool(_git(here, "ls-files", "__init__.py"))
-    return {
-        "commit": _git(here, "rev-parse", "HEAD") if tracked else None,
-        "dirty": bool(_git(here, "status", "--porcelain", "--", ".")) if tracked else None,
-        "sources_sha256": hashlib.sha256(content).hexdigest(),
-    }
-
-
-def machine_state(device: torch.device | None = None) -> dict[str, object]:
-    """What a run runs on: device, processor, threads and versions."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
-    kind = "cpu" if device is None else device.type
-    named = getattr(torch.get_device_module(kind), "get_device_name", None)  # not every kind gives names
-    return {
-        "device": named(device) if named else kind,
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-class FolderInUse(ValueError):
-    """Another process works in the folder of a run."""
-
-
-@contextmanager
-def in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
-    """Keep a folder, made if it is missing, to this process; the operating system frees it when the process ends.
-
-    Raises:
-        FolderInUse: one sentence, if another process has it, also after `wait` seconds.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, but a run needs a folder")
-    lock, new = FileLock(folder / ".lock"), not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=wait)
-    except Timeout:
-        raise FolderInUse(
-            f"{folder} is in use by another process: wait for it, or name another folder"
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        if not folder.is_dir() or os.access(folder, os.W_OK):
-            raise OSError(f"{folder} cannot be locked, so nothing can be written there: {error}") from None
-        # a folder that can only be read needs no lock
-    try:
-        yield folder
-    finally:
-        if new and folder.is_dir() and [path.name for path in folder.iterdir()] == [".lock"]:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing has come of it
-        lock.release()
-
-
-_Work = TypeVar("_Work", bound=Callable[..., Any])
-
-
-def one_at_a_time(work: _Work) -> _Work:
-    """The function `work`, which keeps the folder that is its second argument to itself (see `in_use`)."""
-
-    @wraps(work)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        folder = args[1] if len(args) > 1 else kwargs["folder"]
-        with in_use(folder):
-            return work(*args, **kwargs)
-
-    return wrapper  # type: ignore[return-value]
-
-
-RUN_FILES = (
-    "config.yaml",
-    "run.json",
-    "metrics.jsonl",
-    "predictions.jsonl",
-    "answers_validation.jsonl",
-    "answers_test.jsonl",
-    "tokenizer.json",
-    "config.json",
-    "model.safetensors",
-    "report.md",
-    "curves.svg",
-    "architecture.svg",
-    "calibration_validation.svg",
-    "calibration_test.svg",
+_RUN_FILES = (
+    *("config.yaml", "run.json", "metrics.jsonl", "predictions.jsonl"),
+    *("answers_validation.jsonl", "answers_test.jsonl", "tokenizer.json"),
+    *("config.json", "model.safetensors", "report.md", "curves.svg", "architecture.svg"),
+    *("calibration_validation.svg", "calibration_test.svg"),
 )
 
 
@@ -248,11 +124,9 @@ def open_run_folder(folder: str | Path, overwrite: bool = False, resume: bool = 
     What an earlier run left there is removed if `overwrite`, kept if `resume`, and a reason to refuse otherwise.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, but a run needs a folder")
     if overwrite and resume:
         raise ValueError("a run is either resumed or overwritten: give one of --resume and --overwrite")
-    old = [folder / name for name in RUN_FILES if (folder / name).exists()]
+    old = [folder / name for name in _RUN_FILES if (folder / name).exists()]
     if old and not (overwrite or resume):
         raise ValueError(
             f"{folder} already holds a run ({old[0].name}): say --resume to go on with it, "
@@ -264,6 +138,53 @@ def open_run_folder(folder: str | Path, overwrite: bool = False, resume: bool = 
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+# chapters/workshop_runs.md · Where a number comes from
+def checksum(examples: Examples) -> str:
+    """A fingerprint (SHA-256) of texts and labels in their order: equal data, equal checksum."""
+    pairs = zip(examples.texts, examples.labels, strict=True)
+    lines = "".join(f"{label}\t{text}\n" for text, label in pairs)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What a git command prints; empty if it fails or there is no git."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def source_state() -> dict[str, object]:
+    """Which code runs: the commit, if git tracks the package, and a fingerprint of the package's files."""
+    here = Path(minitransformer.__file__).parent
+    content = b"".join(file.read_bytes() for file in sorted(here.rglob("*.py")))
+    tracked = bool(_git(here, "ls-files", "__init__.py"))
+    changes = _git(here, "status", "--porcelain", "--", ".")
+    return {
+        "commit": _git(here, "rev-parse", "HEAD") if tracked else None,
+        "dirty": bool(changes) if tracked else None,
+        "sources_sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def machine_state(device: torch.device | None = None) -> dict[str, object]:
+    """What a run runs on: device, processor, threads and versions."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.is_file() else ""
+    names = re.findall(r"model name\s*: (.*)", text)
+    kind = "cpu" if device is None else device.type
+    # not every kind of device has names
+    named = getattr(torch.get_device_module(kind), "get_device_name", None)
+    return {
+        "device": named(device) if named else kind,
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def read_run_record(folder: str | Path) -> dict[str, Any]:
@@ -294,12 +215,12 @@ def file_digest(path: Path) -> dict[str, str]:
     return {"file": ", ".join(file.name for file in files), "sha256": found.hexdigest()}
 
 
-def origin(config: Any) -> tuple[str, dict[str, str]]:
+def origin(config: RunConfig | PretrainConfig) -> tuple[str, dict[str, str]]:
     """The class of what a run starts from, and its fingerprint: folder, file, SHA-256; "alone" and {} for nothing.
 
     A class is "alone" (only the data set named), "read" (also other texts) or "taught" (also weights from elsewhere).
     """
-    tokenizer = getattr(config, "data", None) and config.data.tokenizer
+    tokenizer = config.data.tokenizer if isinstance(config, RunConfig) else None
     source = config.initial or tokenizer
     if source is None:
         return "alone", {}
@@ -326,14 +247,64 @@ def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClass
     return read_settings(RunConfig, folder / "config.yaml"), model, tokenizer
 
 
+# chapters/workshop_runs.md · One process at a time
+class FolderInUse(ValueError):
+    """Another process works in the folder of a run."""
+
+
+@contextmanager
+def in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
+    """Keep a folder, made if it is missing, to this process; the operating system frees it when the process ends.
+
+    Raises:
+        FolderInUse: one sentence, if another process has it, also after `wait` seconds.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, but a run needs a folder")
+    lock, new = FileLock(folder / ".lock"), not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise FolderInUse(
+            f"{folder} is in use by another process: wait for it, or name another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        if not folder.is_dir() or os.access(folder, os.W_OK):
+            raise OSError(f"{folder} cannot be locked, so nothing can be written there: {error}") from None
+    try:
+        yield folder
+    finally:
+        if new and folder.is_dir() and os.listdir(folder) == [".lock"]:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing has come of it
+        lock.release()
+
+
+_Work = TypeVar("_Work", bound=Callable[..., Any])
+
+
+def one_at_a_time(work: _Work) -> _Work:
+    """The function `work`, which keeps the folder that is its second argument to itself (see `in_use`)."""
+
+    @wraps(work)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with in_use(args[1] if len(args) > 1 else kwargs["folder"]):
+            return work(*args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+# chapters/workshop_runs.md · Answers, and how often a split was read
 def answer_records(
     texts: Sequence[str], logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]
 ) -> list[dict[str, Any]]:
     """One record for each example: the probability of "positive", its label, whether the answer is right, its traits."""
-    positive, correct = (logits.softmax(-1)[:, 1].tolist(), (logits.argmax(-1) == labels).tolist())
+    positive = logits.softmax(-1)[:, 1].tolist()
+    correct = (logits.argmax(-1) == labels).tolist()
+    rows = zip(texts, positive, labels.tolist(), correct, strict=True)
     return [
-        {"positive": round(p, 6), "label": label, "correct": c, **traits(text)}
-        for text, p, label, c in zip(texts, positive, labels.tolist(), correct, strict=True)
+        {"positive": round(p, 6), "label": label, "correct": c, **traits(text)} for text, p, label, c in rows
     ]
 
 
@@ -343,15 +314,14 @@ def read_evaluations(folder: str | Path) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: one sentence, if `run.json` is missing or broken.
     """
-    found = read_run_record(folder).get("evaluations", {})
+    found, keys = (read_run_record(folder).get("evaluations", {}), ("readings", "n", "accuracy", "loss"))
     try:
-        numbers = [e[key] for e in found.values() for key in ("readings", "n", "accuracy", "loss")]
+        numbers = [entry[key] for entry in found.values() for key in keys]
     except (AttributeError, KeyError, TypeError):
         numbers = [None]
     if not all(isinstance(number, int | float) for number in numbers):
-        raise ValueError(
-            f"{Path(folder, 'run.json')}: its evaluations are broken: each needs readings, n, accuracy, loss"
-        )
+        path, wanted = Path(folder, "run.json"), ", ".join(keys)
+        raise ValueError(f"{path}: its evaluations are broken: each needs {wanted}")
     return found
 
 
@@ -362,13 +332,10 @@ def record_evaluation(
     with in_use(folder, wait=10) as folder:
         run, evaluations = read_run_record(folder), read_evaluations(folder)
         readings = int(evaluations.get(split, {}).get("readings", 0)) + 1
-        run["evaluations"] = evaluations | {split: {"readings": readings, **asdict(metrics)}}
-        write_json(folder / "run.json", run)
-        write_lines(folder / f"answers_{split}.jsonl", records)
+        entry = {split: {"readings": readings, **asdict(metrics)}}
+        write_json(folder / "run.json", run | {"evaluations": evaluations | entry})
+        write_json(folder / f"answers_{split}.jsonl", records)
         return readings
-
-
-ANSWER = ("positive", "label", "correct", "words", "negation", "contrast")
 
 
 def read_answers(folder: str | Path, split: str) -> list[dict[str, Any]]:
@@ -377,16 +344,15 @@ def read_answers(folder: str | Path, split: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: one sentence, if a line of the file is something else.
     """
-    path = Path(folder, f"answers_{split}.jsonl")
-    if not path.is_file():
-        return []
-    answers = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    path, answers = Path(folder, f"answers_{split}.jsonl"), []
+    names = ("positive", "label", "correct", "words", "negation", "contrast")
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
         try:
             answer = json.loads(line)
-            answers.append({name: answer[name] for name in ANSWER})
+            answers.append({name: answer[name] for name in names})
         except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f"{path}, line {number}: this is not an answer with {', '.join(ANSWER)}"
+                f"{path}, line {number}: this is not an answer with {', '.join(names)}"
             ) from None
     return answers

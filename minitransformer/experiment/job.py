@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from minitransformer.data import EpochSampler, Examples, load_examples, make_loader
 from minitransformer.evaluate import Metrics, evaluate
 from minitransformer.experiment.checkpoint import TrainingState
-from minitransformer.experiment.folder import checksum, origin, write_atomically, writing
-from minitransformer.experiment.settings import PretrainConfig, RunConfig, TrainingConfig
-from minitransformer.model import TransformerForMaskedLM, require
+from minitransformer.experiment.folder import checksum, origin, read_run_record, write_json, writing
+from minitransformer.experiment.settings import PretrainConfig, RunConfig, TrainingConfig, read_settings
+from minitransformer.model import require
 from minitransformer.pretrain import (
     Corpus,
     MaskedLMObjective,
@@ -31,12 +31,13 @@ from minitransformer.tokenizer import Vocabulary, WordPieceTokenizer, WordTokeni
 from minitransformer.train import StepResult, autocast_on, train_step
 
 __all__ = [
-    "Classification", "Job", "Objective", "Reading", "flat", "identity", "kept_corpus", "prepare",
+    "Classification", "Job", "Objective", "Reading", "finished_identity", "flat", "identity", "prepare",
     "sample",
 ]  # fmt: skip
 
 
-# chapters/workshop_runs.md · A run whose data is loaded: what it minimises, and what must not change when it is resumed.
+# chapters/workshop_runs.md · A job
+@runtime_checkable
 class Objective(Protocol):
     """What a run minimises, and how it is judged."""
 
@@ -74,34 +75,36 @@ class Reading(MaskedLMObjective):
 
     def update(self, state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig) -> StepResult:
         """One update; the reported loss is that of the tokens."""
-        assert isinstance(state.model, TransformerForMaskedLM)
+        model, scaler, limit = state.model, state.scaler, settings.max_grad_norm
         state.optimizer.zero_grad()
         with autocast_on(state.device, settings.autocast):
-            token_loss, label_loss, correct, size = self.losses(state.model, batch, state.step)
-        state.scaler.scale(token_loss + self.label_weight * label_loss).backward()
-        state.scaler.unscale_(state.optimizer)
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.max_grad_norm).item()
-        finite = math.isfinite(norm) and math.isfinite(token_loss.item())
+            tokens, labels, correct, size = self.losses(model, batch, state.step)  # type: ignore[arg-type]
+        scaler.scale(tokens + self.label_weight * labels).backward()
+        scaler.unscale_(state.optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), limit).item()
+        loss, seen = tokens.item(), int(batch["attention_mask"].sum())
+        finite = math.isfinite(norm) and math.isfinite(loss)
         if finite:
-            state.scaler.step(state.optimizer)
-        state.scaler.update()
-        tokens = int(batch["attention_mask"].sum())
-        return StepResult(state.step + 1, token_loss.item(), norm, correct, size, tokens, not finite)
+            scaler.step(state.optimizer)
+        scaler.update()
+        return StepResult(state.step + 1, loss, norm, correct, size, seen, not finite)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
         """Share of hidden tokens that were named and mean loss for each, with the same tokens hidden every time."""
-        assert isinstance(model, TransformerForMaskedLM)
-        was_training, loss, correct, total = model.training, 0.0, 0, 0
+        was_training, loss, found = model.training, 0.0, np.zeros(2, dtype=int)
         model.eval()
-        if isinstance(loader, DataLoader) and isinstance(loader.batch_sampler, EpochSampler):
-            loader.batch_sampler.set_epoch(0)  # the same chunks every time
+        sampler = getattr(loader, "batch_sampler", None)
+        if isinstance(sampler, EpochSampler):
+            sampler.set_epoch(0)  # the same chunks every time
         for index, batch in enumerate(loader):
-            token_loss, _, right, size = self.losses(model, batch, -1 - index)
-            loss, correct, total = (loss + token_loss.item() * size, correct + right, total + size)
+            tokens, _, right, size = self.losses(model, batch, -1 - index)  # type: ignore[arg-type]
+            loss += tokens.item() * size
+            found += (right, size)
         model.train(was_training)
+        correct, total = found.tolist()
         if total == 0:
-            raise ValueError("there is nothing to evaluate: no token is hidden in any batch")
+            raise ValueError("nothing to evaluate: no token is hidden in any batch")
         return Metrics(total, correct / total, loss / total)
 
 
@@ -125,33 +128,49 @@ class Job:
 
 def prepare(config: RunConfig | PretrainConfig, folder: Path) -> Job:
     """Load what the settings name, and make its loaders; a reading keeps its tokenized corpus in `folder`."""
-    return _labelled(config) if isinstance(config, RunConfig) else _reading(config, folder)
+    if isinstance(config, PretrainConfig):
+        return _reading(config, folder)
+    return _labelled(config)
 
 
-def _with_vocabulary(config: Any, tokenizer: WordTokenizer) -> Any:
-    return replace(config, model=replace(config.model, vocab_size=len(tokenizer.vocabulary)))
+def _tokenizer_of(folder: str | Path, length: int) -> WordTokenizer:
+    tokenizer = load_tokenizer(Path(folder, "tokenizer.json"))
+    tokenizer.max_length = length
+    return tokenizer
 
 
-def _described(examples: Examples) -> dict[str, Any]:
-    return {"source": examples.source, "examples": len(examples), "sha256": checksum(examples)}
+def _sized(config: Any, tokenizer: WordTokenizer) -> Any:
+    """The settings with the size that the vocabulary has."""
+    size = len(tokenizer.vocabulary)
+    return replace(config, model=replace(config.model, vocab_size=size))
+
+
+def _described(examples: Examples, **counts: int) -> dict[str, Any]:
+    counts = counts or {"examples": len(examples)}
+    return {"source": examples.source, **counts, "sha256": checksum(examples)}
 
 
 def _labelled(config: RunConfig) -> Job:
     """Labelled texts, and a vocabulary of the training texts' words unless a tokenizer is given."""
-    train = sample(load_examples(config.data.source("train"), "train"), config.data.train_size, config.seed)
-    validation = load_examples(config.data.source("validation"), "validation")
-    source, length = config.initial or config.data.tokenizer, config.model.max_length
+    settings, data, size = config.training, config.data, config.model.vocab_size
+    train = load_examples(data.source("train"), "train")
+    train = sample(train, data.train_size, config.seed)
+    validation = load_examples(data.source("validation"), "validation")
+    source, length = config.initial or data.tokenizer, config.model.max_length
     if source is not None:
-        tokenizer = load_tokenizer(Path(source, "tokenizer.json"))
-        tokenizer.max_length = length
+        tokenizer = _tokenizer_of(source, length)
     else:
-        words = Vocabulary.from_texts(train.texts, config.data.min_frequency, config.model.vocab_size)
+        words = Vocabulary.from_texts(train.texts, data.min_frequency, size)
         tokenizer = WordTokenizer(words, max_length=length)
-    config, settings = _with_vocabulary(config, tokenizer), config.training
-    data = {"training": _described(train), "validation": _described(validation)}
-    grouped = config.data.group_by_length
-    loader = make_loader(train, tokenizer, settings.batch_size, True, config.seed, grouped)
-    return Job(config, tokenizer, data, loader, make_loader(validation, tokenizer, 256), Classification())
+    order = {"shuffle": True, "seed": config.seed, "group_by_length": data.group_by_length}
+    return Job(
+        _sized(config, tokenizer),
+        tokenizer,
+        {"training": _described(train), "validation": _described(validation)},
+        make_loader(train, tokenizer, settings.batch_size, **order),
+        make_loader(validation, tokenizer, 256),
+        Classification(),
+    )
 
 
 def sample(examples: Examples, size: int | None, seed: int) -> Examples:
@@ -162,49 +181,50 @@ def sample(examples: Examples, size: int | None, seed: int) -> Examples:
         raise ValueError(
             f"data.train_size is {size}, but {examples.source} has only {len(examples)} examples"
         )
-    chosen = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:size].tolist()
-    texts, labels = ([examples.texts[i] for i in chosen], [examples.labels[i] for i in chosen])
+    dice = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(examples), generator=dice)[:size].tolist()
+    texts = [examples.texts[i] for i in chosen]
+    labels = [examples.labels[i] for i in chosen]
     return Examples(texts, labels, f"{size} of {examples.source}")
 
 
 def _reading(config: PretrainConfig, folder: Path) -> Job:
     """A corpus, of which some reviews are held back to measure, and a tokenizer that learned its pieces there."""
-    examples, longest = load_corpus_texts(config.corpus), config.model.max_length
-    tokenizer: WordTokenizer
-    if config.initial is None:
-        tokenizer = WordPieceTokenizer.train(examples.texts, config.model.vocab_size, longest)
+    examples, length = load_corpus_texts(config.corpus), config.model.max_length
+    if config.initial is not None:
+        tokenizer = _tokenizer_of(config.initial, length)
     else:
-        tokenizer = load_tokenizer(Path(config.initial, "tokenizer.json"))
-        tokenizer.max_length = longest
-    corpus = kept_corpus(examples, tokenizer, folder / "corpus")
+        size = config.model.vocab_size
+        tokenizer = WordPieceTokenizer.train(examples.texts, size, length)
+    corpus = _kept_corpus(examples, tokenizer, folder / "corpus")
+    held_out = config.held_out
     allowed = f"below the {len(corpus)} reviews there are"
-    require(config.held_out < len(corpus), "held_out", config.held_out, allowed)
+    require(held_out < len(corpus), "held_out", held_out, allowed)
     order = np.random.default_rng(config.seed).permutation(len(corpus))
-    held_out, read = (np.sort(order[: config.held_out]), np.sort(order[config.held_out :]))
-    config, settings = _with_vocabulary(config, tokenizer), config.training
+    how = (config.chunk_length, config.training.batch_size, config.seed)
     loader, measuring = (
-        make_corpus_loader(corpus.part(part), config.chunk_length, settings.batch_size, config.seed)
-        for part in (read, held_out)
+        make_corpus_loader(corpus.part(np.sort(part)), *how) for part in (order[held_out:], order[:held_out])
     )
-    data = {"corpus": {"source": corpus.source, "reviews": len(read), "sha256": checksum(examples)}}
     objective = Reading(config.mask_rate, config.label_weight, config.seed)
-    return Job(config, tokenizer, data, loader, measuring, objective)
+    data = {"corpus": _described(examples, reviews=len(corpus) - held_out)}
+    return Job(_sized(config, tokenizer), tokenizer, data, loader, measuring, objective)
 
 
-def kept_corpus(examples: Examples, tokenizer: WordTokenizer, folder: Path) -> Corpus:
+def _kept_corpus(examples: Examples, tokenizer: WordTokenizer, folder: Path) -> Corpus:
     """`build_corpus`, once: its arrays lie in files of `folder`, which later calls map into memory."""
-    folder.mkdir(parents=True, exist_ok=True)
     words = hashlib.sha256("\n".join(tokenizer.vocabulary.tokens).encode()).hexdigest()
-    wanted = {"source": examples.source, "texts_sha256": checksum(examples), "vocabulary_sha256": words}
+    wanted = {**_described(examples), "vocabulary_sha256": words}
     note, names = folder / "corpus.json", ("tokens", "spans", "labels")
     if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != wanted:
+        folder.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True)
         corpus = build_corpus(examples, tokenizer)
         for name in names:
             with writing(folder / f"{name}.npy"):
                 np.save(folder / f"{name}.npy", getattr(corpus, name))
-        write_atomically(note, json.dumps(wanted).encode())  # last: it says that the others are complete
-    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
+        write_json(note, wanted)
+    files = [folder / f"{name}.npy" for name in names]
+    arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
     return Corpus(*arrays, examples.source)
 
 
@@ -213,14 +233,30 @@ def flat(values: dict[str, Any], separator: str = ".", prefix: str = "") -> dict
     found: dict[str, Any] = {}
     for name, value in values.items():
         deep = isinstance(value, dict)
-        found |= flat(value, separator, f"{prefix}{name}{separator}") if deep else {prefix + name: value}
+        inner = f"{prefix}{name}{separator}"
+        found |= flat(value, separator, inner) if deep else {prefix + name: value}
     return found
+
+
+_MAY_CHANGE = (
+    *("training.device", "training.checkpoint_every", "training.tensorboard"),
+    *("data.tokenizer", "data.train", "data.validation", "data.test"),
+)
 
 
 def identity(job: Job) -> dict[str, Any]:
     """What must not change when a run is resumed: settings, data, and what it starts from, wherever that lies."""
-    places = [f"training.{name}" for name in ("device", "checkpoint_every", "tensorboard")]
-    places += [f"data.{name}" for name in ("tokenizer", "train", "validation", "test")]
-    settings = {name: value for name, value in flat(asdict(job.config)).items() if name not in places}
-    checksums = {f"checksum of the {split} data": entry["sha256"] for split, entry in job.data.items()}
-    return settings | checksums | {"initial": origin(job.config)[1].get("sha256")}
+    return _identity(job.config, job.data, origin(job.config)[1])
+
+
+def finished_identity(folder: Path, kind: type) -> dict[str, Any]:
+    """The `identity` of a finished run, whose settings are of the `kind` RunConfig or PretrainConfig."""
+    record, config = (read_run_record(folder), read_settings(kind, folder / "config.yaml"))
+    return _identity(config, record.get("data", {}), record.get("initial", {}))
+
+
+def _identity(config: Any, data: dict[str, Any], start: dict[str, str]) -> dict[str, Any]:
+    settings = flat(asdict(config))
+    kept = {name: settings[name] for name in settings if name not in _MAY_CHANGE}
+    sums = sorted({entry["sha256"] for entry in data.values()})
+    return kept | {"checksums of the data": sums, "initial": start.get("sha256")}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from safetensors.torch import save_file
+from torch import Tensor
 
 from minitransformer.bert import _casing, bert_folder, kept_pieces, read_bert, source_name, wordpiece
 from minitransformer.data import load_examples, load_imdb
@@ -41,25 +42,11 @@ from minitransformer.model import ModelConfig, TransformerForSequenceClassificat
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 __all__ = [
-    "LARGEST_SHARD",
-    "SHIPPED_FILES",
-    "SUMMARY",
-    "RecipeConfig",
-    "best_run",
-    "convert",
-    "film_texts",
-    "load_recipe",
-    "make_encoder",
-    "reproduce",
-    "run_of_seed",
-    "ship",
-    "take_over",
-    "without_paths",
-    "write_summary",
+    "RecipeConfig", "best_run", "convert", "film_texts", "load_recipe", "reproduce", "ship",
 ]  # fmt: skip
 
-# chapters/workshop_reports.md · The whole recipe, from raw text to the report.
-SHIPPED_FILES = (
+# chapters/workshop_reports.md · Weights to give away
+_SHIPPED_FILES = (
     "config.yaml",
     "run.json",
     "metrics.jsonl",
@@ -71,17 +58,19 @@ SHIPPED_FILES = (
     "notes.md",
 )
 
-LARGEST_SHARD = 16_000_000
+_LARGEST_SHARD = 16_000_000
 
 
-def without_paths(config: RunConfig) -> RunConfig:
+def _without_paths(config: RunConfig) -> RunConfig:
     """The config with the last part of every path in it, which tells what was there but not on which machine."""
-    paths = {name: getattr(config.data, name) for name in ("tokenizer", "train", "validation", "test")}
-    data = replace(config.data, **{name: path and Path(path).name for name, path in paths.items()})
-    return replace(config, initial=config.initial and Path(config.initial).name, data=data)
+    names = ("tokenizer", "train", "validation", "test")
+    paths = {name: getattr(config.data, name) for name in names}
+    cut: dict[str, Any] = {name: path and Path(path).name for name, path in paths.items()}
+    initial = config.initial and Path(config.initial).name
+    return replace(config, initial=initial, data=replace(config.data, **cut))
 
 
-def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> Path:
+def ship(run: str | Path, folder: str | Path, largest: int = _LARGEST_SHARD) -> Path:
     """Copy a finished run for others to use: its records, and its weights in half precision in files of limited size.
 
     The folder gets its name when all is in it. Raises ValueError, in one sentence, if the run is not finished, or
@@ -96,11 +85,11 @@ def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> P
     try:
         with writing(folder):
             parcel.mkdir(parents=True)
-            for name in SHIPPED_FILES:
+            for name in _SHIPPED_FILES:
                 if Path(run, name).is_file():
                     shutil.copyfile(Path(run, name), parcel / name)
             if (saved := parcel / "config.yaml").is_file():
-                save_settings(without_paths(read_settings(RunConfig, saved)), saved)
+                save_settings(_without_paths(read_settings(RunConfig, saved)), saved)
             halves = {name: value.half() for name, value in model.state_dict().items()}
             save_shards(halves, parcel, largest)
             if folder.exists():
@@ -110,6 +99,55 @@ def ship(run: str | Path, folder: str | Path, largest: int = LARGEST_SHARD) -> P
         shutil.rmtree(parcel, ignore_errors=True)
 
 
+# chapters/workshop_reports.md · A BERT taken over
+def _smaller(
+    folder: Path, vocab_size: int | None, max_length: int, texts: Iterable[str]
+) -> tuple[ModelConfig, dict[str, Tensor], WordPieceTokenizer]:
+    """The BERT in a folder, with `vocab_size` of its entries and the first `max_length` of its positions."""
+    config, tokens, weights = read_bert(folder)
+    casing, ids = _casing(folder), {token: i for i, token in enumerate(tokens)}
+    size = len(tokens) if vocab_size is None else vocab_size
+    kept = kept_pieces(tokens, texts, size, **casing)
+    length = min(max_length, config.max_length)
+    rows = [ids[token] for token in kept]
+    weights["embedding.weight"] = weights["embedding.weight"][rows]
+    weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
+    config = replace(config, vocab_size=len(kept), max_length=length)
+    config = replace(config, padding_id=0, pooling="mean")
+    return config, weights, WordPieceTokenizer(wordpiece(kept, **casing), length)
+
+
+@one_at_a_time
+def convert(
+    source: str | Path,
+    folder: str | Path,
+    vocab_size: int | None = None,
+    max_length: int = 128,
+    texts: Iterable[str] = (),
+) -> ModelConfig:
+    """Write the encoder and the tokenizer of a BERT into `folder`, for `initial` in the config of a run.
+
+    With a `vocab_size` only as many entries are kept, those that `texts` use most; and only the first `max_length`
+    positions. Returns the config of the model. A ValueError of one sentence refuses whatever is not a BERT's.
+    """
+    found, folder = bert_folder(source), Path(folder)
+    taken = (folder / "metrics.jsonl").exists()
+    require(not taken, "the folder", str(folder), "one that holds no run")
+    config, weights, tokenizer = _smaller(found, vocab_size, max_length, texts)
+    digest = file_digest(found / "model.safetensors")
+    origin = {"source": source_name(source), **digest, "vocab_size": vocab_size}
+    record = {"name": folder.name, "class": "taught", "origin": origin}
+    weights = {f"encoder.{name}": value for name, value in weights.items()}
+    write_json(folder / "config.json", asdict(config))
+    with writing(folder / "model.safetensors"):
+        save_file(weights, folder / "model.safetensors")
+    with writing(folder / "tokenizer.json"):
+        tokenizer.save(folder / "tokenizer.json")
+    write_json(folder / "run.json", {**record, "code": source_state()})
+    return config
+
+
+# chapters/workshop_reports.md · The whole recipe
 @settings()
 class RecipeConfig:
     """A recipe from raw text to the report: an encoder that has read or was taken over, and runs that start from it.
@@ -151,47 +189,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
     return plan
 
 
-@one_at_a_time
-def convert(
-    source: str | Path,
-    folder: str | Path,
-    vocab_size: int | None = None,
-    max_length: int = 128,
-    texts: Iterable[str] = (),
-) -> ModelConfig:
-    """Write the encoder and the tokenizer of a BERT into `folder`, for `initial` in the config of a run.
-
-    With a `vocab_size` only as many entries are kept, those that `texts` use most; and only the first `max_length`
-    positions. Returns the config of the model. A ValueError of one sentence refuses whatever is not a BERT's.
-    """
-    found, folder = bert_folder(source), Path(folder)
-    require(not (folder / "metrics.jsonl").exists(), "the folder", str(folder), "one that holds no run")
-    config, tokens, weights = read_bert(found)
-    casing, ids = _casing(found), {token: i for i, token in enumerate(tokens)}
-    kept = kept_pieces(tokens, texts, len(tokens) if vocab_size is None else vocab_size, **casing)
-    weights["embedding.weight"] = weights["embedding.weight"][[ids[token] for token in kept]]
-    length = min(max_length, config.max_length)
-    weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
-    config = replace(config, vocab_size=len(kept), max_length=length, padding_id=0, pooling="mean")
-    tokenizer = WordPieceTokenizer(wordpiece(kept, **casing), length)
-    origin: dict[str, Any] = {"source": source_name(source), **file_digest(found / "model.safetensors")}
-    origin["vocab_size"] = vocab_size
-    record = {"name": folder.name, "class": "taught", "origin": origin, "code": source_state()}
-    write_json(folder / "config.json", asdict(config))
-    with writing(folder / "model.safetensors"):
-        save_file({f"encoder.{name}": value for name, value in weights.items()}, folder / "model.safetensors")
-    with writing(folder / "tokenizer.json"):
-        tokenizer.save(folder / "tokenizer.json")
-    write_json(folder / "run.json", record)
-    return config
-
-
 def film_texts() -> list[str]:
     """The texts that decide which entries of a vocabulary are kept: training phrases of SST-2 and reviews of IMDB."""
     return load_examples("sst2", "train").texts + load_imdb("train").texts
 
 
-def take_over(plan: RecipeConfig, folder: Path) -> Path:
+def _take_over(plan: RecipeConfig, folder: Path) -> Path:
     """The encoder and the tokenizer of the recipe's BERT, in `folder`; there already, they are kept."""
     assert plan.convert is not None
     asked = {"convert": source_name(plan.convert), "vocab_size": plan.vocab_size}
@@ -204,19 +207,19 @@ def take_over(plan: RecipeConfig, folder: Path) -> Path:
     return folder
 
 
-def make_encoder(plan: RecipeConfig, folder: Path) -> Path:
+def _make_encoder(plan: RecipeConfig, folder: Path) -> Path:
     """The first stage: an encoder that has read, one taken over from a BERT, or one that was taken over and read on."""
     encoder = folder / "encoder"
     if plan.pretrain is None:
-        return take_over(plan, encoder)
+        return _take_over(plan, encoder)
     reading = read_settings(PretrainConfig, plan.pretrain)
     if plan.convert is not None:
-        reading = replace(reading, initial=str(take_over(plan, folder / "bert")))
+        reading = replace(reading, initial=str(_take_over(plan, folder / "bert")))
     fit(reading, encoder, resume=True)
     return encoder
 
 
-def run_of_seed(plan: RecipeConfig, folder: Path, seed: int) -> Path:
+def _run_of_seed(plan: RecipeConfig, folder: Path, seed: int) -> Path:
     """The second stage, once for each seed: train from the encoder, validate, and write the report."""
     run, changes = (folder / f"seed{seed}", ["--seed", str(seed), "--initial", str(folder / "encoder")])
     fit(read_settings(RunConfig, plan.train, changes), run, resume=True)
@@ -231,7 +234,7 @@ def best_run(runs: Sequence[Path]) -> Path:
     return max(runs, key=lambda run: last_validation(run).accuracy)
 
 
-SUMMARY = """\
+_SUMMARY = """\
 # {{ name }}
 
 Class *{{ kind }}*. Validation accuracy: {{ found.accuracy | percent }}\
@@ -262,24 +265,22 @@ Class *{{ kind }}*. Validation accuracy: {{ found.accuracy | percent }}\
 """
 
 
-def write_summary(folder: Path, runs: Sequence[Path], chosen: Path) -> Path:
+def _write_summary(folder: Path, runs: Sequence[Path], chosen: Path) -> Path:
     """Write `summary.md`: validation accuracy of every seed, the chosen run on the test split, and what it cost."""
-    records: list[tuple[str, dict[str, Any]]] = [
-        (stage.name, read_run_record(stage)) for stage in (folder / "encoder", *runs)
-    ]
+    stages = [(stage, read_run_record(stage)) for stage in (folder / "encoder", *runs)]
     text = render(
-        SUMMARY,
+        _SUMMARY,
         name=folder.name,
         kind=read_run_record(chosen)["class"],
         found=summary(folder.name, runs),
         runs=[(run.name, last_validation(run).accuracy) for run in runs],
         chosen=chosen.name,
-        results=results_table(chosen).strip(),
+        results=results_table(chosen),
         # an encoder that was only taken over cost no time worth a line
-        stages=[(name, record, device_name(record)) for name, record in records if "seconds" in record],
+        stages=[(s.name, r, device_name(r)) for s, r in stages if "seconds" in r],
     )
     path = folder / "summary.md"
-    write_atomically(path, text.encode())
+    write_atomically(path, (text + "\n").encode())
     return path
 
 
@@ -292,8 +293,8 @@ def reproduce(plan: RecipeConfig, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    make_encoder(plan, folder)
-    runs = [run_of_seed(plan, folder, seed) for seed in plan.seeds]
+    _make_encoder(plan, folder)
+    runs = [_run_of_seed(plan, folder, seed) for seed in plan.seeds]
     chosen = best_run(runs)
     others = [run.name for run in runs if run != chosen and "test" in read_evaluations(run)]
     if others:
@@ -306,4 +307,4 @@ def reproduce(plan: RecipeConfig, folder: str | Path) -> Path:
         write_report(chosen)
     if not (folder / "model" / "config.json").is_file():
         ship(chosen, folder / "model")
-    return write_summary(folder, runs, chosen)
+    return _write_summary(folder, runs, chosen)

@@ -42,14 +42,12 @@ from minitransformer.experiment.settings import RunConfig, read_settings
 from minitransformer.model import ModelConfig
 
 __all__ = [
-    "CLASSES", "REPORT", "RESULTS", "agreement", "architecture", "cost_line", "device_name",
-    "draw_architecture", "draw_calibration", "draw_curves", "drawing", "evaluate_split",
-    "measure_split", "percent", "render", "results_of", "results_table", "without_folders",
-    "write_report",
+    "agreement", "cost_line", "device_name", "draw_architecture", "draw_curves", "evaluate_split",
+    "measure_split", "percent", "render", "results_of", "results_table", "write_report",
 ]  # fmt: skip
 
 
-# chapters/workshop_reports.md · The illustrated report of a run.
+# chapters/workshop_reports.md · Measuring a split, and counting the readings
 def measure_split(
     folder: str | Path, split: str, record: bool = True
 ) -> tuple[str, Metrics, list[dict[str, Any]]]:
@@ -76,22 +74,14 @@ def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple
     return source, metrics
 
 
+# chapters/workshop_reports.md · Pictures that change only if the run does
 @contextmanager
-def drawing(path: Path, width: float, height: float) -> Iterator[Any]:
-    """An empty figure to draw on, which is then written as SVG: equal content gives equal files, in whatever style.
+def _drawing(path: Path, width: float, height: float) -> Iterator[Any]:
+    """An empty figure to draw on, which is then written as SVG: equal content gives equal files, in whatever style."""
+    from matplotlib import rc_context, style  # here, because few commands draw
+    from matplotlib.figure import Figure
 
-    Raises:
-        ValueError: if matplotlib is not installed.
-    """
-    try:  # here, because few commands draw
-        from matplotlib import rc_context, style
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError(
-            "a report needs matplotlib, which is not installed: pip install matplotlib"
-        ) from None
-
-    with style.context("default"), rc_context({"svg.hashsalt": "minitransformer"}):  # else ids are random
+    with style.context("default"), rc_context({"svg.hashsalt": "minitransformer"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         with writing(path):
@@ -102,7 +92,7 @@ def draw_curves(folder: Path) -> Path:
     """Training loss by step, and both accuracies by epoch, as `curves.svg`: equal runs give equal files."""
     steps, epochs = read_records(folder, "step"), read_records(folder, "epoch")
     path = folder / "curves.svg"
-    with drawing(path, 8, 3) as figure:
+    with _drawing(path, 8, 3) as figure:
         left, right = figure.subplots(1, 2)
         left.plot([r["step"] for r in steps], [r["loss"] for r in steps], linewidth=0.8)
         left.set(xlabel="step", ylabel="training loss")
@@ -113,7 +103,7 @@ def draw_curves(folder: Path) -> Path:
     return path
 
 
-def architecture(config: ModelConfig) -> list[str]:
+def _architecture(config: ModelConfig) -> list[str]:
     """The parts that a text passes, in order, with their sizes; the third names the layer whose two parts follow."""
     norm = "norm → {} → add" if config.norm_first else "{} → add → norm"
     width = config.d_model // config.num_heads
@@ -134,9 +124,9 @@ def architecture(config: ModelConfig) -> list[str]:
 
 def draw_architecture(config: ModelConfig, path: Path) -> Path:
     """The model from the text (below) to the label (above), with its sizes; a frame holds what each layer repeats."""
-    parts = architecture(config)
+    parts = _architecture(config)
     boxes = ["the text, as token ids", *parts[:2], *parts[3:], "negative or positive"]
-    with drawing(path, 6.4, 5) as figure:
+    with _drawing(path, 6.4, 5) as figure:
         axes = figure.subplots()
         for y, part in enumerate(boxes):
             color = "#fdf1d8" if y in (3, 4) else "#dbe7f3" if 0 < y < len(boxes) - 1 else "#ffffff"
@@ -160,11 +150,11 @@ def _confidence(answers: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
     return torch.maximum(positive, 1 - positive), torch.tensor([bool(a["correct"]) for a in answers])
 
 
-def draw_calibration(answers: Sequence[dict[str, Any]], path: Path) -> Path:
+def _draw_calibration(answers: Sequence[dict[str, Any]], path: Path) -> Path:
     """Accuracy against confidence: on the diagonal a model is as often right as it believes."""
     bins = calibration_bins(*_confidence(answers))
     sizes = [8 + 200 * b.n / len(answers) for b in bins]
-    with drawing(path, 4, 3.4) as figure:
+    with _drawing(path, 4, 3.4) as figure:
         axes = figure.subplots()
         axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=0.8)
         axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], sizes)
@@ -172,22 +162,28 @@ def draw_calibration(answers: Sequence[dict[str, Any]], path: Path) -> Path:
     return path
 
 
-REPORT = """\
+# chapters/workshop_reports.md · The page is a template
+_REPORT = """\
 # {{ record.name }}, seed {{ record.seed }}
 
 Class *{{ record.class }}*. {{ classes[record.class] }}
 {% if record.initial %}
+
 It starts from `{{ record.initial.folder }}/{{ record.initial.file }}`.
 {% endif %}
 {% if notes %}
+
 {{ notes }}
 {% endif %}
+
 ## Results
 
 {{ results }}
 {% if agreement %}
+
 {{ agreement }}
 {% endif %}
+
 ## Architecture
 
 ![The model from the text to the label]({{ architecture }})
@@ -197,25 +193,14 @@ It starts from `{{ record.initial.folder }}/{{ record.initial.file }}`.
 ![Training loss by step; accuracy by epoch]({{ curves }})
 
 {{ cost }}
-{% for split in splits %}
-## A closer look at the {{ split.name }} split
+{% for look in looks %}
 
-| label \\\\ answer | {{ labels | join(" | ") }} |
-| --- | --- | --- |
-{% for row in split.confusion %}
-| **{{ labels[loop.index0] }}** | {{ row | join(" | ") }} |
+{{ look }}
 {% endfor %}
+"""
 
-| group | examples | accuracy (%) | 95 % interval |
-| --- | --- | --- | --- |
-{% for name, n, correct, interval in split.groups %}
-| {{ name }} | {{ n }} | {{ (correct / n) | percent }} | {{ interval | map("percent") | join(" to ") }} |
-{% endfor %}
+_ORIGIN = """\
 
-![Accuracy against confidence on the {{ split.name }} split]({{ split.picture }})
-
-Confidence and accuracy are {{ split.error | percent }} points apart on average (expected calibration error).
-{% endfor %}
 ## Settings
 
 | setting | value |
@@ -231,13 +216,32 @@ Confidence and accuracy are {{ split.error | percent }} points apart on average 
 ~~~
 """
 
-RESULTS = """\
+_RESULTS = """\
 | split | examples | accuracy (%) | 95 % interval | loss | readings |
 | --- | --- | --- | --- | --- | --- |
 {% for split, (m, readings) in results.items() %}
-| {{ split }} | {{ m.n }} | {{ m.accuracy | percent }} | {{ m.interval95 | map("percent") | join(" to ") }} \
+| {{ split }} | {{ m.n }} | {{ m.accuracy | percent }} | {{ m.interval95 | interval }} \
 | {{ "%.3f" | format(m.loss) }} | {{ readings }} |
 {% endfor %}"""
+
+_LOOK = """\
+## A closer look at the {{ split }} split
+
+| label \\ answer | {{ labels | join(" | ") }} |
+| --- | --- | --- |
+{% for row in confusion %}
+| **{{ labels[loop.index0] }}** | {{ row | join(" | ") }} |
+{% endfor %}
+
+| group | examples | accuracy (%) | 95 % interval |
+| --- | --- | --- | --- |
+{% for name, (n, correct) in groups.items() %}
+| {{ name }} | {{ n }} | {{ (correct / n) | percent }} | {{ wilson(correct, n) | interval }} |
+{% endfor %}
+
+![Accuracy against confidence on the {{ split }} split]({{ picture }})
+
+Confidence and accuracy are {{ error | percent }} points apart on average (expected calibration error)."""
 
 
 def percent(share: float) -> str:
@@ -249,7 +253,8 @@ def render(template: str, **values: Any) -> str:
     """A template of Markdown, filled; a name that is missing is an error."""
     pages = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     pages.filters["percent"] = percent
-    return pages.from_string(template).render(values)
+    pages.filters["interval"] = lambda ends: " to ".join(map(percent, ends))
+    return pages.from_string(template).render(values).strip()
 
 
 def results_of(folder: str | Path) -> dict[str, tuple[Metrics, object]]:
@@ -262,7 +267,7 @@ def results_of(folder: str | Path) -> dict[str, tuple[Metrics, object]]:
 
 def results_table(folder: str | Path) -> str:
     """What was found on each split, as a table in Markdown."""
-    return render(RESULTS, results=results_of(folder))
+    return render(_RESULTS, results=results_of(folder))
 
 
 def agreement(folder: str | Path) -> str:
@@ -293,37 +298,42 @@ def cost_line(folder: str | Path) -> str:
     )
 
 
-CLASSES = {
+_KINDS = {
     "alone": "It was trained on the data set named here, and on nothing else.",
     "read": "It was trained on the data set named here and on other texts, without weights from elsewhere.",
     "taught": "It starts from weights that others trained on other texts.",
 }
 
 
-def without_folders(value: Any) -> Any:
+def _without_folders(value: Any) -> Any:
     """A value whose absolute paths, at any depth, are cut down to their last part."""
     if isinstance(value, dict):
-        return {key: without_folders(item) for key, item in value.items()}
+        return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(without_folders(item) for item in value)
+        return type(value)(_without_folders(item) for item in value)
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
     return value
 
 
-def _closer_look(folder: Path, split: str) -> dict[str, Any]:
-    """What the answers on a split show beyond their accuracy: confusion, groups, calibration."""
+def _closer_look(folder: Path, split: str) -> str:
+    """What the answers on a split show beyond their accuracy: confusion, groups, calibration; empty without answers."""
     answers = read_answers(folder, split)
-    labels = torch.tensor([a["label"] for a in answers])
+    if not answers:
+        return ""
     verdicts = torch.tensor([int(a["positive"] > 0.5) for a in answers])
-    groups = accuracy_by_group(answers).items()
-    return {
-        "name": split,
-        "confusion": confusion_matrix(verdicts, labels).tolist(),
-        "groups": [(name, n, correct, wilson_interval(correct, n)) for name, (n, correct) in groups],
-        "error": calibration_error(calibration_bins(*_confidence(answers))),
-        "picture": draw_calibration(answers, folder / f"calibration_{split}.svg").name,
-    }
+    labels = torch.tensor([a["label"] for a in answers])
+    picture = folder / f"calibration_{split}.svg"
+    return render(
+        _LOOK,
+        split=split,
+        labels=LABELS,
+        confusion=confusion_matrix(verdicts, labels).tolist(),
+        groups=accuracy_by_group(answers),
+        wilson=wilson_interval,
+        picture=_draw_calibration(answers, picture).name,
+        error=calibration_error(calibration_bins(*_confidence(answers))),
+    )
 
 
 def _finished_record(folder: Path) -> dict[str, Any]:
@@ -336,8 +346,8 @@ def _finished_record(folder: Path) -> dict[str, Any]:
     for key in ("name", "seed", "machine", "seconds", "tokens_per_second"):
         if key not in record:
             raise ValueError(f"{path} is not the record of a training run: it does not name its {key}")
-    if record["class"] not in CLASSES:
-        raise ValueError(f"{path}: the class must be one of {', '.join(CLASSES)}, got {record['class']!r}")
+    if record["class"] not in _KINDS:
+        raise ValueError(f"{path}: the class must be one of {', '.join(_KINDS)}, got {record['class']!r}")
     metrics = folder / "metrics.jsonl"
     try:
         epochs = read_records(folder, "epoch")
@@ -361,25 +371,24 @@ def write_report(folder: str | Path) -> Path:
         ValueError: if the folder does not hold a finished run.
     """
     folder = Path(folder)
-    record, notes = without_folders(_finished_record(folder)), folder / "notes.md"
-    config = read_settings(RunConfig, folder / "config.yaml")
-    origin = {key: record[key] for key in ("data", "initial", "machine", "code") if key in record}
-    splits = [split for split in ("validation", "test") if read_answers(folder, split)]
+    record = _without_folders(_finished_record(folder))
+    config, notes = (read_settings(RunConfig, folder / "config.yaml"), folder / "notes.md")
+    splits = ("validation", "test")
+    sources = [key for key in ("data", "initial", "machine", "code") if key in record]
     text = render(
-        REPORT,
-        record=record | {"initial": record.get("initial")},
-        classes=CLASSES,
+        _REPORT + _ORIGIN,
+        record={"initial": None, **record},
+        classes=_KINDS,
         notes=notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
-        results=results_table(folder).strip(),
+        results=results_table(folder),
         agreement=agreement(folder),
         architecture=draw_architecture(config.model, folder / "architecture.svg").name,
         curves=draw_curves(folder).name,
         cost=cost_line(folder),
-        splits=[_closer_look(folder, split) for split in splits],
-        labels=LABELS,
-        settings=flat(without_folders(asdict(config))),
-        origin=json.dumps(origin, indent=2),
+        looks=[look for split in splits if (look := _closer_look(folder, split))],
+        settings=flat(_without_folders(asdict(config))),
+        origin=json.dumps({key: record[key] for key in sources}, indent=2),
     )
     path = folder / "report.md"
-    write_atomically(path, (text.strip() + "\n").encode())
+    write_atomically(path, (text + "\n").encode())
     return path

@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-# chapters/workshop_reports.md · Searches: every variant with every seed, and their table.
+# chapters/workshop_reports.md · A search is a file
 @settings()
 class SearchConfig:
     """A search: each variant of `base` is trained once with each seed.
@@ -72,6 +72,7 @@ def search(plan: SearchConfig, folder: str | Path, seeds: Sequence[int] | None =
                 print(f"passed over: {busy}", file=sys.stderr)
 
 
+# chapters/workshop_reports.md · A table of many runs
 def run_folders(folder: str | Path) -> list[Path]:
     """The finished runs directly below a folder, by name."""
     return sorted(path.parent for path in Path(folder).glob("*/run.json"))

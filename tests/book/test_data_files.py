@@ -303,7 +303,7 @@ def test_a_run_on_files_of_ones_own(monkeypatch, tmp_path, capsys):
     write(tmp_path / "other.parquet", ["fine film", "dull film"], [0, 1])
     capsys.readouterr()
     assert main(["train", str(config), "--resume"]) == 2
-    assert "checksum of the validation examples" in capsys.readouterr().err
+    assert "checksum of the validation data" in capsys.readouterr().err
 
 
 CONFIGS = {

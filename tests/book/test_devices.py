@@ -12,7 +12,7 @@ from book.press.floors import ROOT
 from minitransformer.cli import main
 from minitransformer.experiment.fit import begin, fit
 from minitransformer.experiment.folder import machine_state, read_run_record
-from minitransformer.experiment.job import identity
+from minitransformer.experiment.job import identity, prepare
 from minitransformer.experiment.recipe import load_recipe
 from minitransformer.experiment.search import load_search, variant_config
 from minitransformer.experiment.settings import (
@@ -158,30 +158,32 @@ def test_no_preset_asks_a_processor_for_16_bits_that_it_lacks(path):
         load_recipe(path)  # its runs have files of their own
         return
     else:
-        load = load_pretrain_config if "\ncorpus:" in text else load_config
-        formats = {load(path).training.autocast}
+        kind = PretrainConfig if "\ncorpus:" in text else RunConfig
+        formats = {read_settings(kind, path).training.autocast}
     assert formats <= {"auto", "fp32"}
 
 
-@pytest.mark.parametrize("run, kind", [(fit, RunConfig), (pretrain, PretrainConfig)])
-def test_the_chosen_format_is_printed_recorded_and_kept(run, kind, tmp_path, capsys):
+def machine(chosen):
+    """A context in which "auto" means this number format."""
+    choice = mock.Mock(side_effect=lambda _, name: name.replace("auto", chosen))
+    return mock.patch("minitransformer.experiment.fit.choose_autocast", choice)
+
+
+@pytest.mark.parametrize("kind", [RunConfig, PretrainConfig])
+def test_the_chosen_format_is_printed_recorded_and_kept(kind, tmp_path, capsys):
     config = tiny(kind, autocast="auto")
-    with mock.patch(
-        "minitransformer.train.choose_autocast", side_effect=lambda _, name: name.replace("auto", "bf16")
-    ):
-        run(config, tmp_path)
+    with machine("bf16"):
+        fit(config, tmp_path)
     assert "computing in bf16 on cpu" in capsys.readouterr().out
     assert (
         read_run_record(tmp_path)["autocast"] == "bf16"
         and "autocast: bf16" in (tmp_path / "config.yaml").read_text()
     )
-    with mock.patch(
-        "minitransformer.train.choose_autocast", side_effect=lambda _, name: name.replace("auto", "fp32")
-    ):
-        run(config, tmp_path, resume=True)  # on another machine
+    with machine("fp32"):
+        fit(config, tmp_path, resume=True)  # on another machine
         assert "is finished" in capsys.readouterr().out
         with pytest.raises(ValueError, match=r"training\.autocast is 'bf16' there, 'fp32' here"):
-            run(tiny(kind, autocast="fp32"), tmp_path, resume=True)
+            fit(tiny(kind, autocast="fp32"), tmp_path, resume=True)
 
 
 def test_a_resumed_run_goes_on_in_the_format_that_it_began_with(tmp_path):
@@ -194,10 +196,6 @@ def test_a_resumed_run_goes_on_in_the_format_that_it_began_with(tmp_path):
             raise KeyboardInterrupt
         return clip(*arguments)
 
-    def machine(chosen):
-        choice = mock.Mock(side_effect=lambda _, name: name.replace("auto", chosen))
-        return mock.patch("minitransformer.train.choose_autocast", choice)
-
     with machine("bf16"):
         fit(config, tmp_path / "whole")
         with mock.patch.object(nn.utils, "clip_grad_norm_", dies), pytest.raises(KeyboardInterrupt):
@@ -209,8 +207,9 @@ def test_a_resumed_run_goes_on_in_the_format_that_it_began_with(tmp_path):
     assert read_run_record(tmp_path / "broken")["autocast"] == "bf16"
 
 
-def test_the_identity_of_a_run_does_not_hold_the_device():
-    assert identity(tiny(device="cpu")) == identity(tiny(device="mps"))
+def test_the_identity_of_a_run_does_not_hold_the_device(tmp_path):
+    cpu, mps = (identity(prepare(tiny(device=name), tmp_path)) for name in ("cpu", "mps"))
+    assert cpu == mps and cpu["training.batch_size"] == 16
 
 
 def test_the_record_names_the_device():
@@ -220,8 +219,8 @@ def test_the_record_names_the_device():
         module.return_value.get_device_name.assert_called_with(torch.device("xpu", 1))
 
 
-@pytest.mark.parametrize("begin, kind", [(begin, RunConfig), (begin, PretrainConfig)])
-def test_adamw_is_fused_where_the_device_has_it(begin, kind):
+@pytest.mark.parametrize("kind", [RunConfig, PretrainConfig])
+def test_adamw_is_fused_where_the_device_has_it(kind):
     config = tiny(kind, learning_rate=0.01, weight_decay=0.3)
     state = begin(config, CPU)
     assert state.optimizer.defaults["fused"] is True
@@ -240,11 +239,10 @@ def batches(count):
         yield {"input_ids": ids, "attention_mask": torch.ones(6, 9, dtype=torch.bool), "labels": labels}
 
 
-@pytest.mark.parametrize("layer_decay", [1.0, 0.8])
 @pytest.mark.parametrize("autocast", ["fp32", "fp16"])
-def test_the_fused_update_is_the_plain_one(autocast, layer_decay):
+def test_the_fused_update_is_the_plain_one(autocast):
     """In all updates, clipped and scaled, with an overflow in between that changes nothing in either."""
-    config = tiny(autocast=autocast, learning_rate=1e-3, weight_decay=0.1, layer_decay=layer_decay)
+    config = tiny(autocast=autocast, learning_rate=1e-3, weight_decay=0.1)
     config = replace(config, model=replace(config.model, dropout=0.0))
     fused, plain = begin(config, CPU), begin(config, CPU)
     plain.optimizer = torch.optim.AdamW(plain.optimizer.param_groups, fused=False)

@@ -139,7 +139,7 @@ def test_weights_of_another_model_are_refused(saved):
 
 def test_nothing_that_is_loaded_is_a_pickle():
     """No module of the package can run code that hides in a file."""
-    for path in (ROOT / "minitransformer").glob("*.py"):
+    for path in (ROOT / "minitransformer").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         for word in ("import pickle", "torch.load(", "joblib", "yaml.load("):
             assert word not in text, f"{path.name} uses {word}"

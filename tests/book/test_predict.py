@@ -9,16 +9,17 @@ import threading
 import pytest
 
 from book.press.floors import ROOT
-from minitransformer import cli, runs
+from minitransformer import cli
 from minitransformer.cli import SHIPPED, check_text, main, predict_texts, read_lines, read_texts
 from minitransformer.evaluate import classify
+from minitransformer.experiment.folder import ANSWER, load_run, read_answers, read_predictions, read_records
 
 RUNS = {"words": ROOT / "book/runs/sst2_scratch", "pieces": SHIPPED}
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return {str(folder): runs.load_run(folder) for folder in RUNS.values()}
+    return {str(folder): load_run(folder) for folder in RUNS.values()}
 
 
 @pytest.fixture(params=RUNS)
@@ -204,14 +205,9 @@ def test_separators_inside_a_record_do_not_cut_it(tmp_path):
     line = json.dumps(record, ensure_ascii=False) + "\n"
     (tmp_path / "metrics.jsonl").write_text(line, encoding="utf-8")
     (tmp_path / "predictions.jsonl").write_text(line, encoding="utf-8")
-    assert runs.read_records(tmp_path, "step") == runs.read_predictions(tmp_path) == [record]
-    answer = dict.fromkeys(runs.ANSWER, 1) | {"text": "a\u2028b"}
+    assert read_records(tmp_path, "step") == read_predictions(tmp_path) == [record]
+    answer = dict.fromkeys(ANSWER, 1) | {"text": "a\u2028b"}
     (tmp_path / "answers_test.jsonl").write_text(
         json.dumps(answer, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    assert len(runs.read_answers(tmp_path, "test")) == 1
-    (tmp_path / "run.json").write_text('{"class": "read", "origin": {"count": 2}}')
-    pair = [{"text": "a\u2028b", "positive": p} for p in (0.9, 0.1)]
-    rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pair)
-    (tmp_path / "sentences.jsonl").write_text(rows, encoding="utf-8")
-    assert runs.read_labelled(tmp_path, 0.8).texts == ["a\u2028b", "a\u2028b"]
+    assert len(read_answers(tmp_path, "test")) == 1

@@ -125,6 +125,20 @@ def test_both_losses_of_a_reading_reach_the_weights_with_their_weight():
     )
 
 
+def test_a_batch_with_nothing_to_hide_has_a_loss_of_zero_and_still_learns_its_labels():
+    batch = reading_batch()
+    unknown = batch | {"input_ids": batch["input_ids"].clamp(max=SPECIAL_TOKENS.index("[UNK]"))}
+    model, objective = reader(), Reading(0.3, 0.5)
+    state = TrainingState(
+        model, torch.optim.SGD(model.parameters(), 0.1), torch.amp.GradScaler("cpu", enabled=False)
+    )
+    before = model.classifier.weight.detach().clone()
+    result = objective.update(state, unknown, TrainingConfig())
+    assert (result.loss, result.examples, result.skipped) == (0.0, 0, False) and result.grad_norm > 0
+    assert not torch.equal(model.classifier.weight, before)
+    assert objective.evaluate(model, [batch, unknown]) == objective.evaluate(model, [batch])
+
+
 # --- which tokens are hidden, and by what
 
 
