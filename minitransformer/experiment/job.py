@@ -152,9 +152,10 @@ def _described(examples: Examples, **counts: int) -> dict[str, Any]:
 
 def _labelled(config: RunConfig) -> Job:
     """Labelled texts, and a vocabulary of the training texts' words unless a tokenizer is given."""
-    settings, data, size = config.training, config.data, config.model.vocab_size
+    seed, data, size = config.seed, config.data, config.model.vocab_size
+    batch, grouped = config.training.batch_size, config.data.group_by_length
     train = load_examples(data.source("train"), "train")
-    train = sample(train, data.train_size, config.seed)
+    train = sample(train, data.train_size, seed)
     validation = load_examples(data.source("validation"), "validation")
     source, length = config.initial or data.tokenizer, config.model.max_length
     if source is not None:
@@ -166,7 +167,7 @@ def _labelled(config: RunConfig) -> Job:
         _sized(config, tokenizer),
         tokenizer,
         {"training": _described(train), "validation": _described(validation)},
-        make_loader(train, tokenizer, settings.batch_size, True, config.seed, data.group_by_length),
+        make_loader(train, tokenizer, batch, True, seed, grouped),
         make_loader(validation, tokenizer, 256),
         Classification(),
     )
