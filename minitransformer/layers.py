@@ -3,13 +3,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from minitransformer.attention import (
     MultiHeadAttention,
@@ -23,10 +21,10 @@ from minitransformer.attention import (
 from minitransformer.linear import Linear, linear_gradients
 
 __all__ = [
-    "ACTIVATIONS", "LayerNorm", "LayerNormFunction", "LearnedPositionalEncoding",
-    "PositionwiseFeedForward", "SinusoidalPositionalEncoding", "TransformerEncoderLayer",
-    "check_length", "check_width", "encoder_layer_gradients", "gelu_slope", "layer_norm",
-    "layer_norm_gradients", "position_angles", "sinusoidal_encoding",
+    "ACTIVATIONS", "LayerNorm", "LearnedPositionalEncoding", "PositionwiseFeedForward",
+    "SinusoidalPositionalEncoding", "TransformerEncoderLayer", "check_length", "check_width",
+    "encoder_layer_gradients", "gelu_slope", "layer_norm", "layer_norm_gradients", "position_angles",
+    "sinusoidal_encoding",
 ]  # fmt: skip
 
 
@@ -234,7 +232,10 @@ def gelu_slope(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 @torch.no_grad()
 def encoder_layer_gradients(
-    layer: Any, x: Float[Tensor, "B T C"], grad_out: Float[Tensor, "B T C"], mask: Tensor | None = None
+    layer: TransformerEncoderLayer,
+    x: Float[Tensor, "B T C"],
+    grad_out: Float[Tensor, "B T C"],
+    mask: Tensor | None = None,
 ) -> tuple[Float[Tensor, "B T C"], dict[str, Tensor]]:
     """A post-norm layer's gradients by its input and its parameters; GELU, no dropout."""
     parts, heads = dict(layer.named_modules()), layer.self_attn.num_heads
@@ -249,6 +250,7 @@ def encoder_layer_gradients(
         grad, found[f"{name}.weight"], found[f"{name}.bias"] = gradients
         return grad
 
+    # x [B, T, C], in heads [B, H, T, D], and merged [B, T, C] again
     q, k, v = (split_heads(parts[f"self_attn.{n}_proj"](x), heads) for n in "qkv")
     out, weights = scaled_dot_product_attention(q, k, v, head_mask(mask, q, k))
     merged = merge_heads(out)
@@ -261,23 +263,8 @@ def encoder_layer_gradients(
     grad = back("norm2", second, grad_out)
     inner = back("feed_forward.linear2", active, grad) * gelu_slope(hidden)
     grad = back("norm1", first, grad + back("feed_forward.linear1", middle, inner))
+    # back through the merge by a split [B, H, T, D], through the split by a merge
     inner = split_heads(back("self_attn.out_proj", merged, grad), heads)
     for n, g in zip("qkv", attention_gradients(q, k, v, weights, inner), strict=True):
         grad = grad + back(f"self_attn.{n}_proj", x, merge_heads(g))
     return grad, found
-
-
-class LayerNormFunction(torch.autograd.Function):
-    """`layer_norm` with its backward pass written out; see `layer_norm_gradients`."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.eps = eps
-        return layer_norm(x, weight, bias, eps)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        return *layer_norm_gradients(x, weight, grad_out, ctx.eps), None

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from minitransformer.attention import padding_mask
 from minitransformer.layers import (
     LayerNorm,
-    LayerNormFunction,
     LearnedPositionalEncoding,
     PositionwiseFeedForward,
     SinusoidalPositionalEncoding,
@@ -442,8 +441,6 @@ def test_pytorch_answers_an_empty_row_by_zeros_only_without_weights():
 
 # chapters/day11_deeper.md · LayerNorm, and a whole layer by hand
 def test_encoder_layer_gradients_equal_autograd():
-    from minitransformer.layers import TransformerEncoderLayer
-
     torch.manual_seed(5)
     layer = TransformerEncoderLayer(6, 3, 10, dropout=0.0, activation="gelu").double()
     for parameter in layer.parameters():
@@ -461,7 +458,7 @@ def test_encoder_layer_gradients_equal_autograd():
             assert torch.allclose(ours, other, rtol=0, atol=1e-12), name
 
 
-def test_layer_norm_function_agrees_with_autograd_and_differences():
+def test_layer_norm_gradients_equal_autograd():
     g = torch.Generator().manual_seed(4)
     for leading in ((), (4,), (2, 3)):
         x, weight, bias, grad_out = (
@@ -474,7 +471,6 @@ def test_layer_norm_function_agrees_with_autograd_and_differences():
             "xwb", layer_norm_gradients(x, weight, grad_out, 0.1), theirs, strict=True
         ):
             torch.testing.assert_close(mine, other, rtol=0, atol=1e-12, msg=f"{name}, leading axes {leading}")
-        assert torch.autograd.gradcheck(lambda *t: LayerNormFunction.apply(*t, 0.1), variables)
 
 
 def test_gelu_slope_is_the_derivative():
