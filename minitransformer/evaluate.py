@@ -201,10 +201,10 @@ def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, f
         )
     from scipy.stats import t  # here, because it takes a second to import
 
-    runs, by_sentence = len(before), after.mean(0) - before.mean(0)
+    runs, gains = len(before), after.mean(0) - before.mean(0)
     spread = math.sqrt((before.mean(1).var(ddof=1) + after.mean(1).var(ddof=1)) / runs)
-    by_sentences = 1.96 * by_sentence.std(ddof=1) / math.sqrt(len(by_sentence))
-    return (float(by_sentence.mean()), float(t.ppf(0.975, 2 * runs - 2) * spread), float(by_sentences))
+    by_sentences = 1.96 * gains.std(ddof=1) / math.sqrt(len(gains))
+    return (float(gains.mean()), float(t.ppf(0.975, 2 * runs - 2) * spread), float(by_sentences))
 
 
 # chapters/day10_report.md · What a reading leaves behind

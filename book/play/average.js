@@ -2,7 +2,7 @@
 "use strict";
 play.widget("average", (figure, start, tools) => {
   const { path } = start;
-  const share = tools.slider("Each step keeps 1 − 1/n of the old average; n is", { min: 1, max: 1000, value: 500 });
+  const share = tools.slider("The average reaches back 1/(1 − β) steps, here", { min: 1, max: 1000, value: 500 });
   const steps = tools.slider("Steps of the run", { min: 10, max: path.length - 1, step: 10, value: 300 });
 
   return (width) => {

@@ -37,7 +37,7 @@ def answer(n: int = 500, steps: int = 300) -> dict[str, float]:
 
 
 def states() -> list:
-    n = "Each step keeps 1 − 1/n of the old average; n is"
+    n = "The average reaches back 1/(1 − β) steps, here"
     return [
         ([], answer()),
         ([(n, 50)], answer(50)),
