@@ -23,9 +23,7 @@ from minitransformer.experiment.search import load_search, markdown_table, searc
 from minitransformer.experiment.settings import PretrainConfig, RunConfig, _keys, read_settings
 from minitransformer.tokenizer import WordTokenizer
 
-__all__ = [
-    "SHIPPED", "check_text", "main", "predict_texts", "read_lines", "read_texts", "report_evaluation",
-]  # fmt: skip
+__all__ = ["SHIPPED", "check_text", "main", "predict_texts", "read_lines", "read_texts", "report_evaluation"]
 
 # chapters/workshop_command_line.md · Measured, and counted
 SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "shipped"

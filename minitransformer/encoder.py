@@ -18,9 +18,7 @@ from minitransformer.layers import (
     TransformerEncoderLayer,
 )
 
-__all__ = [
-    "POSITIONS", "TokenEmbeddings", "TransformerEncoder", "check_ids", "make_positions",
-]  # fmt: skip
+__all__ = ["POSITIONS", "TokenEmbeddings", "TransformerEncoder", "check_ids", "make_positions"]
 
 # chapters/day04_encoder_and_data.md · Embeddings and positions in one sum
 POSITIONS = {"learned": LearnedPositionalEncoding, "sinusoidal": SinusoidalPositionalEncoding}

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "FILE_TYPES", "data_folder", "load_table", "read_table",
-]  # fmt: skip
+__all__ = ["FILE_TYPES", "data_folder", "load_table", "read_table"]
 
 # chapters/workshop_files.md · A table in a file
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")

@@ -9,9 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = [
-    "Linear", "LinearFunction", "linear_gradients",
-]  # fmt: skip
+__all__ = ["Linear", "LinearFunction", "linear_gradients"]
 
 
 # chapters/day01_attention_derived.md · `LinearFunction`: our backward pass

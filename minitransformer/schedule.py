@@ -1,9 +1,7 @@
 # Generated from chapters/day08_data_schedule_monitoring.md; edit the chapter, not this file.
 """How the learning rate changes during a run: warm-up and decay."""
 
-__all__ = [
-    "SCHEDULES", "constant_schedule", "linear_schedule",
-]  # fmt: skip
+__all__ = ["SCHEDULES", "constant_schedule", "linear_schedule"]
 
 
 # chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay

@@ -8,7 +8,7 @@ from book.press.check import check
 from book.press.floors import CHAPTERS, ROOT
 from book.press.read import PressError, chapter_paths, read_chapters
 from book.press.tangle import read_book, tangle
-from book.press.tidy import tidy, untidy
+from book.press.tidy import tidy
 from book.press.write import write
 
 
@@ -34,7 +34,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def run_format(arguments: argparse.Namespace) -> int:
-    for name in tidy(arguments.paths or [path for path in chapter_paths() if untidy(path)]):
+    for name in tidy(arguments.paths or chapter_paths()):
         print(f"formatted {name}")
     return 0
 
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     three = commands.add_parser(
         "format", help="bring chapters into canonical form, their cells formatted by ruff"
     )
-    three.add_argument("paths", nargs="*", type=Path, help="chapters (default: those in no canonical form)")
+    three.add_argument("paths", nargs="*", type=Path, help="chapters (default: all)")
     three.set_defaults(run=run_format)
     return top
 

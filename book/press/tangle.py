@@ -304,6 +304,8 @@ def module_text(module: str, unit: Unit, book: Book) -> str:
 def exported(names: list[str]) -> str:
     """`__all__`, several names a line: ruff would give each a line of its own."""
     lines = wrap(" ".join(f'"{name}",' for name in names), 100)
+    if len(lines) < 2:
+        return f"__all__ = {names!r}"
     return "\n".join(["__all__ = [", *(f"    {line}" for line in lines), "]  # fmt: skip"])
 
 

@@ -16,14 +16,11 @@ FILTER = (
     "-jupytext.text_representation.jupytext_version,-jupytext.text_representation.format_version"
 )
 
-WIDTHS = (
-    88,
-    110,
-)  # `format` writes the first, so that no page scrolls sideways; a chapter may still have the second
+WIDTH = 88  # so that no page scrolls sideways
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def tidied(path: Path, width: int = WIDTHS[0]) -> str:
+def tidied(path: Path) -> str:
     """The chapter as the press wants it: a round trip through a notebook's JSON, each code cell formatted.
 
     JSON sorts the keys of the head and of the cells' options; a chapter in that order survives any editor. The head
@@ -38,7 +35,7 @@ def tidied(path: Path, width: int = WIDTHS[0]) -> str:
         places = [Path(folder, f"cell{index:03}.py") for index in range(len(cells))]
         for place, cell in zip(places, cells, strict=True):
             place.write_text(cell.source + "\n", encoding="utf-8")
-        ruff("format", "--quiet", folder, "--line-length", str(width))
+        ruff("format", "--quiet", folder, "--line-length", str(WIDTH))
         for place, cell in zip(places, cells, strict=True):
             cell.source = place.read_text(encoding="utf-8").rstrip("\n")
     with warnings.catch_warnings():
@@ -62,9 +59,5 @@ def tidy(paths: list[Path]) -> list[str]:
 
 def untidy(path: Path) -> str:
     """The difference between a chapter and its canonical form, as a diff; empty if there is none."""
-    text, found = path.read_text(encoding="utf-8"), ""
-    for width in WIDTHS:
-        if (canonical := tidied(path, width)) == text:
-            return ""
-        found = found or diff(text, canonical, relative(path), "canonical form")
-    return found
+    text, canonical = path.read_text(encoding="utf-8"), tidied(path)
+    return "" if text == canonical else diff(text, canonical, relative(path), "canonical form")

@@ -20,9 +20,7 @@ from minitransformer.evaluate import Metrics
 from minitransformer.experiment.folder import checkpoint_files, write_atomically
 from minitransformer.train import StepResult
 
-__all__ = [
-    "TrainingState", "load_checkpoint", "restore", "same_run", "save_checkpoint",
-]  # fmt: skip
+__all__ = ["TrainingState", "load_checkpoint", "restore", "same_run", "save_checkpoint"]
 
 
 # chapters/workshop_runs.md · The whole state in one file

@@ -46,9 +46,7 @@ from minitransformer.model import TransformerForMaskedLM, TransformerForSequence
 from minitransformer.schedule import SCHEDULES
 from minitransformer.train import FUSED, StepResult, choose_autocast, choose_device, flat_weights, make_scaler
 
-__all__ = [
-    "Monitor", "begin", "fit", "run_epochs",
-]  # fmt: skip
+__all__ = ["Monitor", "begin", "fit", "run_epochs"]
 
 
 # chapters/workshop_runs.md · The loop

@@ -260,5 +260,11 @@ def finished_identity(folder: Path, kind: type) -> dict[str, Any]:
 def _identity(config: Any, data: dict[str, Any], start: dict[str, str]) -> dict[str, Any]:
     settings = flat(asdict(config))
     kept = {name: settings[name] for name in settings if name not in _MAY_CHANGE}
-    sums = sorted({entry["sha256"] for entry in data.values()})
-    return kept | {"checksums of the data": sums, "initial": start.get("sha256")}
+    reading = isinstance(config, PretrainConfig)
+    splits = ("corpus",) if reading else ("training", "validation")
+    entries = [*data.values()] * (len(splits) if len(data) == 1 else 1)  # one file for both
+    sums = {
+        f"checksum of the {split} data": entry["sha256"]
+        for split, entry in zip(splits, entries, strict=False)
+    }
+    return kept | sums | {"initial": start.get("sha256")}

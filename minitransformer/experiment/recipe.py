@@ -41,9 +41,7 @@ from minitransformer.experiment.settings import (
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification, require, save_shards
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
-__all__ = [
-    "RecipeConfig", "best_run", "convert", "film_texts", "load_recipe", "reproduce", "ship",
-]  # fmt: skip
+__all__ = ["RecipeConfig", "best_run", "convert", "film_texts", "load_recipe", "reproduce", "ship"]
 
 # chapters/workshop_reports.md · Weights to give away
 _SHIPPED_FILES = (
