@@ -104,7 +104,8 @@ def test_identity_tells_runs_apart() -> None:
     ):
         assert identity(tiny_job(other)) != ours, other
     assert ours["training.schedule"] == "linear" and ours["initial"] is None
-    assert job.data["training"]["sha256"] in ours["checksums of the data"]
+    digest = job.data["training"]["sha256"]
+    assert ours["checksum of the training data"] == digest
 
 
 def test_masked_loss_is_the_mean_over_hidden_tokens() -> None:
@@ -227,7 +228,7 @@ def test_data_may_be_moved_but_not_changed() -> None:
         moved.write_text("text,label\na fine film,1\na dull cast,0\n")
         theirs = identity(tiny_job(there))
         changed = {name for name in ours if ours[name] != theirs[name]}
-        assert "checksums of the data" in changed
+        assert "checksum of the validation data" in changed
 
 
 def test_finished_identity_is_told_by_the_folder() -> None:
