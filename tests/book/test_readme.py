@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minitransformer.cli import build_parser
+from minitransformer.cli import _command_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def judge(words: list[str]) -> None:
         for target in words[1:]:
             assert re.search(rf"^{re.escape(target)}:", MAKEFILE, re.MULTILINE), f"make has no {target!r}"
     elif program == "minitransformer":
-        build_parser().parse_known_args(words[1:])
+        _command_parser().parse_known_args(words[1:])
         for word in words:
             assert not word.endswith(".yaml") or (ROOT / word).is_file(), f"{word} does not exist"
     elif "-m" in words[:2]:
