@@ -279,5 +279,5 @@ def test_ctrl_c_names_what_the_command_has(arguments, hint, capsys, monkeypatch)
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_command", interrupted)
+    monkeypatch.setattr(cli, "_run_command", interrupted)
     assert said(capsys, 130, *arguments)[1] == f"minitransformer: interrupted{hint}\n"
