@@ -12,7 +12,7 @@ from book.press.floors import ROOT
 from minitransformer import cli
 from minitransformer.cli import SHIPPED, check_text, main, predict_texts, read_lines, read_texts
 from minitransformer.evaluate import classify
-from minitransformer.experiment.folder import _ANSWER, load_run, read_answers, read_predictions, read_records
+from minitransformer.experiment.folder import load_run, read_answers, read_predictions, read_records
 
 RUNS = {"words": ROOT / "book/runs/sst2_scratch", "pieces": SHIPPED}
 
@@ -206,7 +206,9 @@ def test_separators_inside_a_record_do_not_cut_it(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(line, encoding="utf-8")
     (tmp_path / "predictions.jsonl").write_text(line, encoding="utf-8")
     assert read_records(tmp_path, "step") == read_predictions(tmp_path) == [record]
-    answer = dict.fromkeys(_ANSWER, 1) | {"text": "a\u2028b"}
+    answer = dict.fromkeys(("positive", "label", "correct", "words", "negation", "contrast"), 1) | {
+        "text": "a\u2028b"
+    }
     (tmp_path / "answers_test.jsonl").write_text(
         json.dumps(answer, ensure_ascii=False) + "\n", encoding="utf-8"
     )
