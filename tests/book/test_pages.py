@@ -99,6 +99,7 @@ DOCUTILS = ("definition-list", "dlitem", "aria-deprecated-role", "aria-required-
 
 def violations(page: Page) -> list[str]:
     """What axe-core finds on a page against WCAG 2.1 AA."""
+    page.wait_for_function("() => document.getAnimations().every(each => each.playState !== 'running')")
     page.add_script_tag(path=str(AXE))
     options = {"runOnly": WCAG, "rules": {rule: {"enabled": False} for rule in DOCUTILS}}
     found = page.evaluate("options => axe.run(options).then(found => found.violations)", options)
