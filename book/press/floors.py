@@ -20,12 +20,8 @@ FLOORS = (
     "model",
     "schedule",
     "evaluate",
-    "config",
-    "runs",
     "train",
     "pretrain",
-    "selftrain",
-    "report",
     "bert",
     "experiment.settings",
     "experiment.folder",
@@ -35,7 +31,6 @@ FLOORS = (
     "experiment.search",
     "experiment.report",
     "experiment.recipe",
-    "recipe",
     "cli",
 )
 

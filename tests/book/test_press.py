@@ -616,7 +616,7 @@ def test_the_package_of_every_day_imports_and_passes_its_tests(tmp_path, monkeyp
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("runs", "__pycache__"))
     (tmp_path / "conftest.py").write_text("")
     mine, final = (
-        {path.name: path.read_bytes() for path in sorted(folder.rglob("minitransformer/**/*.py"))}
+        {path.relative_to(folder): path.read_bytes() for path in folder.glob("minitransformer/**/*.py")}
         for folder in (tmp_path, ROOT)
     )
     if mine != final:  # else it is the package itself, whose tests run beside this one
