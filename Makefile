@@ -43,7 +43,7 @@ pdf: $(STAMP)            ## the book as one PDF, printed by Chromium: _build/boo
 	  --print-to-pdf=_build/book.pdf file://$(CURDIR)/_build/singlehtml/book.html
 
 browser: $(STAMP)        ## the rendered book in Chromium: run `make book` first
-	$(BIN)/pytest -n 2 -m browser tests/book/test_pages.py tests/book/test_play.py tests/book/test_live_model.py
+	$(BIN)/pytest -n 2 --dist loadgroup -m browser tests/book/test_pages.py tests/book/test_play.py tests/book/test_live_model.py
 
 MUTANTS ?=
 mutants: $(STAMP)        ## change the code in thousands of places: which changes does no test notice? hours; MUTANTS='…attention*' for some

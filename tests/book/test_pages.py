@@ -8,10 +8,12 @@ import http.server
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from book.press.floors import ROOT
@@ -23,6 +25,7 @@ HTML = ROOT / "_build" / "html"
 PAGES = sorted(
     p.relative_to(HTML).as_posix() for folder in ("chapters", "book") for p in (HTML / folder).glob("*.html")
 )
+CHAPTERS = {chapter.path.stem: chapter for chapter in read_chapters()}
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox",
@@ -32,6 +35,7 @@ FLAGS = [
     "--disable-background-networking",
 ]
 AXE = ROOT / "tests" / "book" / "axe" / "axe.min.js"  # axe-core, for tests alone
+STILL = "() => document.getAnimations().every(each => each.playState !== 'running')"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 
@@ -58,13 +62,26 @@ def browser() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
-def opened(
-    browser: Browser, url: str, width: int = 1200, dark: bool = False
-) -> tuple[Page, list[str], list[str]]:
+class Opened(NamedTuple):
     """A page once its formulas are typeset, with every request it made and every complaint it logged."""
-    page = browser.new_page(
-        viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
-    )
+
+    path: str
+    page: Page
+    requests: list[str]
+    complaints: list[str]
+
+    def look(self, width: int = 1200, dark: bool = False) -> Page:
+        """The page at this width, light or dark, once nothing moves any more."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme="dark" if dark else "light")
+        theme = "dark" if dark else "light"
+        self.page.wait_for_function(f"() => document.documentElement.dataset.theme === '{theme}'")
+        self.page.wait_for_function(STILL)
+        return self.page
+
+
+def opened(browser: Browser, url: str) -> Opened:
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
     requests: list[str] = []
     complaints: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
@@ -73,15 +90,30 @@ def opened(
     page.on("response", lambda r: complaints.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     page.goto(url, wait_until="networkidle")
     page.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
-    return page, requests, complaints
+    return Opened(url, page, requests, complaints)
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_page_is_whole_and_stays_at_home(browser, site, path):
-    page, requests, complaints = opened(browser, f"{site}/{path}")
-    away = [url for url in requests if not url.startswith((site, "data:", "blob:"))]
+def each_once(paths: list[str]) -> Callable:
+    """A fixture that opens each page once, for all tests that look at it, in one process."""
+    params = [pytest.param(path, marks=pytest.mark.xdist_group(path), id=path) for path in paths]
+
+    @pytest.fixture(scope="module", params=params)
+    def once(request, browser, site) -> Iterator[Opened]:
+        found = opened(browser, f"{site}/{request.param}")
+        yield found
+        found.page.close()
+
+    return once
+
+
+shown = each_once(PAGES)
+
+
+def test_page_is_whole_and_stays_at_home(shown, site):
+    page = shown.look()
+    away = [url for url in shown.requests if not url.startswith((site, "data:", "blob:"))]
     assert away == [], "a page of the book may ask no other host for anything"
-    assert not complaints, "\n".join(complaints)
+    assert not shown.complaints, "\n".join(shown.complaints)
     images = page.evaluate("() => [...document.images].map(i => [i.src, i.alt, i.naturalWidth])")
     for source, alt, width in images:
         assert width > 0, f"{source} does not load"
@@ -90,38 +122,31 @@ def test_page_is_whole_and_stays_at_home(browser, site, path):
     typeset = page.locator(".math mjx-container").count()
     assert typeset >= formulas, f"{formulas - typeset} of {formulas} formulas are not typeset"
     assert page.locator("mjx-merror").count() == 0, "MathJax reports an error in a formula"
-    page.close()
 
 
 def violations(page: Page) -> list[str]:
     """What axe-core finds on a page against WCAG 2.1 AA."""
-    page.wait_for_function("() => document.getAnimations().every(each => each.playState !== 'running')")
-    page.add_script_tag(path=str(AXE))
+    page.wait_for_function(STILL)
+    if not page.evaluate("() => 'axe' in window"):
+        page.add_script_tag(path=str(AXE))
     found = page.evaluate("tags => axe.run({runOnly: tags}).then(found => found.violations)", WCAG)
     return [f"{v['id']}: {node['html']}\n{node['failureSummary']}" for v in found for node in v["nodes"]]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("path", PAGES)
-def test_page_can_be_read_by_everyone(browser, site, path, dark):
-    page, _, _ = opened(browser, f"{site}/{path}", dark=dark)
-    found = violations(page)
+def test_page_can_be_read_by_everyone(shown, dark):
+    found = violations(shown.look(dark=dark))
     assert not found, f"{len(found)} violations of WCAG 2.1 AA:\n" + "\n".join(found[:20])
-    page.close()
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_page_fits_a_phone(browser, site, path):
-    page, _, _ = opened(browser, f"{site}/{path}", width=390)
+def test_page_fits_a_phone(shown):
+    page = shown.look(width=390)
     wide = page.evaluate("() => document.scrollingElement.scrollWidth - window.innerWidth")
     assert wide <= 0, f"the page is {wide} px wider than a phone"
-    page.close()
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_page_reads_in_the_dark(browser, site, path):
-    page, _, _ = opened(browser, f"{site}/{path}", dark=True)
-    assert page.evaluate("() => document.documentElement.dataset.theme") == "dark"
+def test_page_reads_in_the_dark(shown):
+    page = shown.look(dark=True)
     brightness = """selector => {
         const style = getComputedStyle(document.querySelector(selector));
         const of = colour => colour.match(/[\\d.]+/g).slice(0, 3).reduce((sum, x) => sum + Number(x), 0) / 765;
@@ -135,52 +160,53 @@ def test_page_reads_in_the_dark(browser, site, path):
     assert all("invert" in value for value in filters), (
         "figures are drawn on white: the dark page must invert them"
     )
-    page.close()
 
 
-@pytest.mark.parametrize("chapter", read_chapters(), ids=lambda chapter: chapter.path.stem)
-def test_every_exported_cell_has_its_badge(browser, site, chapter):
-    page, _, _ = opened(browser, f"{site}/chapters/{chapter.path.stem}.html")
-    exported = [cell.module for cell in chapter.code if "export" in cell.tags]
-    tested = [cell.module for cell in chapter.code if "test" in cell.tags]
-    assert page.locator(".press-export").all_inner_texts() == [
-        f"→ minitransformer/{name}.py" for name in exported
+def test_every_exported_cell_has_its_badge(shown):
+    chapter = CHAPTERS.get(Path(shown.path).stem)
+    cells = chapter.code if chapter else []
+    exported = [
+        f"→ minitransformer/{cell.module.replace('.', '/')}.py" for cell in cells if "export" in cell.tags
     ]
-    assert page.locator(".press-test").all_inner_texts() == [f"✓ tests/test_{name}.py" for name in tested]
-    for link in page.locator(".press-export").evaluate_all("links => links.map(a => a.href)")[:1]:
-        target, anchor = link.split("#")
-        page.goto(target)
-        assert page.locator(f"[id='{anchor}']").count() == 1, f"{link} leads nowhere"
-    page.close()
+    tested = [f"✓ tests/test_{cell.module.replace('.', '_')}.py" for cell in cells if "test" in cell.tags]
+    assert shown.page.locator(".press-export").all_inner_texts() == exported
+    assert shown.page.locator(".press-test").all_inner_texts() == tested
 
 
-def test_superseding_cells_show_their_diff(browser, site):
-    pairs = superseded(read_book(read_chapters()))
-    for chapter in read_chapters():
-        page, _, _ = opened(browser, f"{site}/chapters/{chapter.path.stem}.html")
+def html(path: str) -> BeautifulSoup:
+    return BeautifulSoup((HTML / path).read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_badge_leads_to_the_source(name):
+    for link in html(f"chapters/{name}.html").select(".press-export")[:1]:
+        target, anchor = str(link["href"]).split("#")
+        path = (HTML / "chapters" / target).resolve().relative_to(HTML.resolve()).as_posix()
+        assert html(path).find(id=anchor), f"{link} leads nowhere"
+
+
+def test_superseding_cells_show_their_diff():
+    pairs = superseded(read_book(list(CHAPTERS.values())))
+    for name, chapter in CHAPTERS.items():
         expected = sum(len(found) for (path, _), found in pairs.items() if path == chapter.path)
-        assert page.locator("details.press-diff").count() == expected
-        page.close()
+        assert len(html(f"chapters/{name}.html").select("details.press-diff")) == expected
 
 
-def test_the_problem_log_holds_every_problem_of_the_chapters(browser, site):
-    page, _, _ = opened(browser, f"{site}/book/problem_log.html")
-    listed = page.locator("div.admonition.problem").count()
-    page.close()
-    shown = 0
-    for chapter in read_chapters():
-        page, _, _ = opened(browser, f"{site}/chapters/{chapter.path.stem}.html")
-        shown += page.locator("div.admonition.problem").count()
-        page.close()
-    assert listed == shown > 0
+def test_the_problem_log_holds_every_problem_of_the_chapters():
+    listed = len(html("book/problem_log.html").select("div.admonition.problem"))
+    in_chapters = sum(
+        len(html(f"chapters/{name}.html").select("div.admonition.problem")) for name in CHAPTERS
+    )
+    assert listed == in_chapters > 0
 
 
-def test_solutions_are_folded(browser, site):
-    for chapter in read_chapters():
-        page, _, _ = opened(browser, f"{site}/chapters/{chapter.path.stem}.html")
-        assert page.locator("div.solution").count() == page.locator("div.exercise").count() > 0
-        assert page.locator("div.solution.dropdown").count() == page.locator("div.solution").count()
-        page.close()
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_solutions_are_folded(name):
+    page = html(f"chapters/{name}.html")
+    solutions = page.select("div.solution")
+    assert len(solutions) == len(page.select("div.exercise")), "every exercise has its solution"
+    assert solutions or name.startswith("workshop_"), "a day has exercises"
+    assert all("dropdown" in node["class"] for node in solutions)
 
 
 def test_search_index_and_assets_are_local() -> None:

@@ -59,7 +59,8 @@ def opened(browser, pages):
 
 def do(figure: Locator, label: str, value: object) -> None:
     """Set the control with this label: click it, check it, choose, or fill."""
-    control = figure.get_by_label(label).or_(figure.get_by_role("button", name=label)).first
+    named = figure.get_by_label(label).or_(figure.get_by_role("button", name=label))
+    control = named.and_(figure.locator(CONTROLS)).first  # the caption, too, is a label: of the whole widget
     kind = control.evaluate("node => node.type || node.tagName.toLowerCase()")
     if value == "click":
         control.click()
@@ -183,6 +184,10 @@ def test_a_page_gives_its_widget_the_numbers_of_its_oracle(browser, name):
     found = json.loads(page.locator(f"script[data-play-start='{name}']").text_content() or "")
     page.close()
     wanted = json.loads(json.dumps(oracle(name).start(), default=lambda value: value.tolist()))
+    assert found.keys() == wanted.keys()
+    for key in getattr(oracle(name), "RECORDED", ()):
+        assert [len(row) for row in found[key]] == [len(found[key][0])] * len(found[key]), f"{key} is a table"
+        assert len(found.pop(key)[0]) == len(wanted.pop(key)[0]), f"{key} has other columns than the oracle's"
     assert nearly(found, wanted), f"{name}: the chapter's cell hands over other numbers than the oracle"
 
 
