@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.speed import take_turns
 from minitransformer.cli import SHIPPED
-from minitransformer.experiment.fit import begin
+from minitransformer.experiment.fit import _begin
 from minitransformer.experiment.folder import machine_state
 from minitransformer.experiment.settings import RunConfig, read_settings
 from minitransformer.train import choose_device, train_step
@@ -27,7 +27,7 @@ CONFIGS = {
 
 def step(config: RunConfig, device: torch.device, fused: bool, size: int, length: int) -> partial:
     """Build a model and a batch; what is returned makes one update."""
-    state = begin(config, device)
+    state = _begin(config, device)
     for group in state.optimizer.param_groups:
         group["fused"] = fused
     random = torch.Generator().manual_seed(1)

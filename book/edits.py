@@ -20,8 +20,8 @@ from torch import nn
 
 from minitransformer.cli import SHIPPED
 from minitransformer.data import Examples, load_examples, make_loader
-from minitransformer.evaluate import EDITS, evaluate, robustness
-from minitransformer.experiment.folder import checksum, load_run, read_run_record, write_json
+from minitransformer.evaluate import _EDITS, evaluate, robustness
+from minitransformer.experiment.folder import _write_json, checksum, load_run, read_run_record
 from minitransformer.tokenizer import WordTokenizer
 
 RECORD = Path(__file__).parent / "runs" / "edits.json"
@@ -34,7 +34,9 @@ def counts_of(model: nn.Module, tokenizer: WordTokenizer, examples: Examples) ->
     n, before = len(examples), evaluate(model, make_loader(examples, tokenizer, 256)).accuracy
     return {
         name: Counter(
-            changed=sum(EDITS[name](text).split() != text.split() for text in examples.texts),  # spaces aside
+            changed=sum(
+                _EDITS[name](text).split() != text.split() for text in examples.texts
+            ),  # spaces aside
             turned=round((1 - same) * n),
             right_before=round(before * n),
             right_after=round(after * n),
@@ -54,7 +56,7 @@ def measure(
     model: nn.Module, tokenizer: WordTokenizer, examples: Examples, size: int = BLOCK
 ) -> dict[str, Any]:
     """The counts over all examples, and those of the first block alone."""
-    done, total, first = 0, {name: Counter() for name in EDITS}, {}
+    done, total, first = 0, {name: Counter() for name in _EDITS}, {}
     for block in blocks(examples, size):
         found = counts_of(model, tokenizer, block)
         first = first or {"sentences": len(block), "edits": found}
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     origin = {key: run[key] for key in ORIGIN} | {"validation_sha256": checksum(validation)}
     record = origin | measure(model, tokenizer, some)
     if limit is None:
-        write_json(RECORD, record)
+        _write_json(RECORD, record)
     for name, counts in record["edits"].items():
         print(f"{name:28}", dict(counts))
 

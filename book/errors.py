@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minitransformer.data import load_sst2
-from minitransformer.evaluate import group_names, traits
+from minitransformer.evaluate import _group_names, _traits
 from minitransformer.experiment.folder import checksum
 from minitransformer.tokenizer import basic_english
 
@@ -38,7 +38,7 @@ def whole_texts(texts: Iterable[str]) -> list[str]:
 
 def groups_of(text: str, frequency: Counter[str]) -> dict[str, str]:
     """The group of a sentence, of each kind; `frequency` says how many training sentences hold a word."""
-    length, negation, contrast = group_names(traits(text))
+    length, negation, contrast = _group_names(_traits(text))
     rarest = min(frequency[word] for word in basic_english(text))
     return {
         "training sentences with its rarest word": group(rarest, FREQUENCIES),

@@ -21,7 +21,7 @@ from minitransformer.attention import (
     padding_mask,
     scaled_dot_product_attention,
 )
-from minitransformer.bert import LAYER_NAMES, from_bert
+from minitransformer.bert import _LAYER_NAMES, from_bert
 from minitransformer.encoder import TransformerEncoder
 from minitransformer.layers import (
     LayerNorm,
@@ -383,7 +383,7 @@ def pre_norm_pairs(dtype: torch.dtype, mask: Tensor | None) -> Iterator[Pair]:
     }
     names = {
         f"{moved.get(other, other)}.{kind}": [f"{name}.{kind}"]
-        for other, name in LAYER_NAMES.items()
+        for other, name in _LAYER_NAMES.items()
         for kind in ("weight", "bias")
     }
     keys, x = None if mask is None else mask[:, None, None, :], tokens(dtype, B, T, C)

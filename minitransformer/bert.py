@@ -15,17 +15,13 @@ from tokenizers import Regex, Tokenizer, models, normalizers
 from torch import Tensor
 
 from minitransformer.encoder import TransformerEncoder
-from minitransformer.model import ModelConfig, read_weights, require
-from minitransformer.tokenizer import SPECIAL_TOKENS, bert_backend
+from minitransformer.model import ModelConfig, _require, read_weights
+from minitransformer.tokenizer import SPECIAL_TOKENS, _bert_backend
 
-__all__ = [
-    "BERT_FILES", "CONFIG_NAMES", "EMBEDDING_NAMES", "LAYER_NAMES", "bert_folder", "bert_names",
-    "config_from_bert", "config_to_bert", "from_bert", "from_pretrained", "kept_pieces",
-    "plain_normalizer", "read_bert", "source_name", "to_bert", "wordpiece",
-]  # fmt: skip
+__all__ = ["config_from_bert", "config_to_bert", "from_bert", "from_pretrained", "read_bert", "to_bert"]
 
 # chapters/day11_deeper.md · Two lists of names
-EMBEDDING_NAMES = {
+_EMBEDDING_NAMES = {
     "embeddings.word_embeddings.weight": "embedding.weight",
     "embeddings.position_embeddings.weight": "positions.encoding",
     "embeddings.token_type_embeddings.weight": "token_types.weight",
@@ -33,7 +29,7 @@ EMBEDDING_NAMES = {
     "embeddings.LayerNorm.bias": "embedding_norm.bias",
 }
 
-LAYER_NAMES = {
+_LAYER_NAMES = {
     "attention.self.query": "self_attn.q_proj",
     "attention.self.key": "self_attn.k_proj",
     "attention.self.value": "self_attn.v_proj",
@@ -45,11 +41,11 @@ LAYER_NAMES = {
 }
 
 
-def bert_names(num_layers: int) -> dict[str, str]:
+def _bert_names(num_layers: int) -> dict[str, str]:
     """Every parameter of `BertModel`, and its name in `TransformerEncoder`."""
-    names = dict(EMBEDDING_NAMES)
+    names = dict(_EMBEDDING_NAMES)
     for i in range(num_layers):
-        for theirs, ours in LAYER_NAMES.items():
+        for theirs, ours in _LAYER_NAMES.items():
             for kind in ("weight", "bias"):
                 name = f"encoder.layer.{i}.{theirs}.{kind}"
                 names[name] = f"layers.{i}.{ours}.{kind}"
@@ -69,14 +65,14 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
         if short in plain:
             raise ValueError(f"{short} is there twice, as {plain[short]} and as {name}")
         plain[short] = name
-    names = bert_names(num_layers)
+    names = _bert_names(num_layers)
     _refuse_other_models(names, plain, num_layers)
     return {ours: state[plain[theirs]] for theirs, ours in names.items()}
 
 
 def to_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     """The way back: a `TransformerEncoder`'s weights under the names of `BertModel`."""
-    return {theirs: state[ours] for theirs, ours in bert_names(num_layers).items()}
+    return {theirs: state[ours] for theirs, ours in _bert_names(num_layers).items()}
 
 
 def _refuse_other_models(names: dict[str, str], plain: dict[str, str], num_layers: int) -> None:
@@ -92,7 +88,7 @@ def _refuse_other_models(names: dict[str, str], plain: dict[str, str], num_layer
 
 
 # chapters/day11_deeper.md · The same settings, the same numbers
-CONFIG_NAMES = {
+_CONFIG_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "d_model",
     "num_attention_heads": "num_heads",
@@ -107,7 +103,7 @@ CONFIG_NAMES = {
 }
 
 _BERT_DEFAULTS = dict(  # what a config.json leaves out is as in BERT-base
-    zip(CONFIG_NAMES, (30522, 768, 12, 3072, 12, 512, 0.1, "gelu", 1e-12, 2, 0), strict=True)
+    zip(_CONFIG_NAMES, (30522, 768, 12, 3072, 12, 512, 0.1, "gelu", 1e-12, 2, 0), strict=True)
 )
 
 
@@ -121,8 +117,10 @@ def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
         raise ValueError(f"the config of a BERT must be an object of names and values, got {settings!r:.40}")
     fixed = {"model_type": "bert", "position_embedding_type": "absolute"}
     for name, wanted in (fixed | {"is_decoder": False, "add_cross_attention": False}).items():
-        require(settings.get(name, wanted) == wanted, name, settings.get(name), f"{wanted!r} for our encoder")
-    found = {ours: settings.get(theirs, _BERT_DEFAULTS[theirs]) for theirs, ours in CONFIG_NAMES.items()}
+        _require(
+            settings.get(name, wanted) == wanted, name, settings.get(name), f"{wanted!r} for our encoder"
+        )
+    found = {ours: settings.get(theirs, _BERT_DEFAULTS[theirs]) for theirs, ours in _CONFIG_NAMES.items()}
     if (rate := settings.get("attention_probs_dropout_prob", 0.1)) != found["dropout"]:
         warnings.warn(
             f"attention_probs_dropout_prob is {rate}, but our encoder has one dropout, "
@@ -132,7 +130,7 @@ def config_from_bert(settings: dict[str, Any]) -> ModelConfig:
     try:
         return ModelConfig(**found, norm_first=False, embedding_norm=True)
     except ValueError as error:
-        names = {ours: theirs for theirs, ours in CONFIG_NAMES.items()}
+        names = {ours: theirs for theirs, ours in _CONFIG_NAMES.items()}
         name = names.get(str(error).split()[0], "a value")
         raise ValueError(f"{name} in the config of a BERT: {error}") from None
 
@@ -145,14 +143,14 @@ def config_to_bert(config: ModelConfig) -> dict[str, Any]:
     """
     wanted = {"norm_first": False, "embedding_norm": True, "positions": "learned"}
     for name, value in wanted.items():
-        require(getattr(config, name) == value, name, getattr(config, name), f"{value!r} in a BERT")
-    require(config.type_vocab_size >= 1, "type_vocab_size", config.type_vocab_size, "at least 1 in a BERT")
-    found = {theirs: getattr(config, ours) for theirs, ours in CONFIG_NAMES.items()}
+        _require(getattr(config, name) == value, name, getattr(config, name), f"{value!r} in a BERT")
+    _require(config.type_vocab_size >= 1, "type_vocab_size", config.type_vocab_size, "at least 1 in a BERT")
+    found = {theirs: getattr(config, ours) for theirs, ours in _CONFIG_NAMES.items()}
     return found | {"model_type": "bert", "attention_probs_dropout_prob": config.dropout}
 
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
-def plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
+def _plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
     """BERT's lower case, or the `casing` that its normalizer is given; then plain spelling.
 
     What a treebank tore apart is joined, "do n't" to "don't", and a line break of HTML
@@ -169,15 +167,15 @@ def plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
     )
 
 
-def wordpiece(tokens: Sequence[str], **casing: bool | None) -> Tokenizer:
-    """The library's WordPiece tokenizer of a vocabulary, with `plain_normalizer`."""
+def _wordpiece(tokens: Sequence[str], **casing: bool | None) -> Tokenizer:
+    """The library's WordPiece tokenizer of a vocabulary, with `_plain_normalizer`."""
     ids = {token: i for i, token in enumerate(tokens)}
-    backend = bert_backend(models.WordPiece(ids, unk_token="[UNK]"))
-    backend.normalizer = plain_normalizer(**casing)
+    backend = _bert_backend(models.WordPiece(ids, unk_token="[UNK]"))
+    backend.normalizer = _plain_normalizer(**casing)
     return backend
 
 
-def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int, **casing: bool | None) -> list[str]:
+def _kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int, **casing: bool | None) -> list[str]:
     """At most `size` pieces of a BERT vocabulary: special tokens, single characters, then those that `texts` use most.
 
     Special tokens come first, where our tokenizers want them; the rest keeps the vocabulary's order.
@@ -186,30 +184,30 @@ def kept_pieces(tokens: Sequence[str], texts: Iterable[str], size: int, **casing
         ValueError: if a special token is missing, or `size` is too small, or texts are needed and there are none.
     """
     for token in SPECIAL_TOKENS:
-        require(token in tokens, "vocab.txt", f"{len(tokens)} lines", f"a vocabulary with {token}")
+        _require(token in tokens, "vocab.txt", f"{len(tokens)} lines", f"a vocabulary with {token}")
     needed = [t for t in tokens if len(t.removeprefix("##")) == 1 and t.isascii()]
     room = size - len(SPECIAL_TOKENS) - len(needed)
-    require(
+    _require(
         room >= 0, "vocab_size", size, f"at least {size - room}, the special tokens and single characters"
     )
     counts: Counter[str] = Counter()
     if size < len(tokens):
-        full = wordpiece(tokens, **casing)
+        full = _wordpiece(tokens, **casing)
         for text in texts:
             counts.update(full.encode(text, add_special_tokens=False).tokens)
-        require(bool(counts), "texts", "none", "given, to choose the entries by")
+        _require(bool(counts), "texts", "none", "given, to choose the entries by")
     others = sorted(set(tokens) - set(needed) - set(SPECIAL_TOKENS), key=lambda t: (-counts[t], t))
     chosen = {*needed, *others[:room]}
     return [*SPECIAL_TOKENS, *(token for token in tokens if token in chosen)]
 
 
-BERT_FILES = (
+_BERT_FILES = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *("vocab.txt", "tokenizer_config.json", "tokenizer.json"),
 )
 
 
-def bert_folder(source: str | Path) -> Path:
+def _bert_folder(source: str | Path) -> Path:
     """The folder of a BERT: a local one, or else the files of that name on the Hugging Face hub.
 
     Raises:
@@ -220,13 +218,13 @@ def bert_folder(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=list(BERT_FILES)))
+        return Path(snapshot_download(str(source), allow_patterns=list(_BERT_FILES)))
     except Exception as error:  # no network, no such model, no such name
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{source} is neither a folder nor to be had from the hub: {reason}") from None
 
 
-def source_name(source: str | Path) -> str:
+def _source_name(source: str | Path) -> str:
     """What a record calls the source of weights: the name on the hub, or of the folder, never a path."""
     return Path(source).resolve().name if Path(source).is_dir() else str(source)
 
@@ -268,16 +266,16 @@ def _casing(folder: Path) -> dict[str, bool | None]:
     for name, values in allowed.items():
         value = config.get(name)
         value = value.get("content") if isinstance(value, dict) else value
-        require(value in values, f"{paths[0]}: {name}", value, f"one of {list(values)}")
+        _require(value in values, f"{paths[0]}: {name}", value, f"one of {list(values)}")
     for name, kind in parts.items() if whole else ():
         found = (whole.get(name) or {}).get("type")
-        require(found == kind, f"{paths[1]}: the type of {name}", found, kind)
+        _require(found == kind, f"{paths[1]}: the type of {name}", found, kind)
     added = [*(config.get("added_tokens_decoder") or {}).values(), *(whole.get("added_tokens") or [])]
     for token in added:
         content = token.get("content")
-        require(content in SPECIAL_TOKENS, f"{folder}: an added token", content, "one of BERT's five")
+        _require(content in SPECIAL_TOKENS, f"{folder}: an added token", content, "one of BERT's five")
     says = whole.get("normalizer", {})
-    require(says.get("clean_text", True), f"{paths[1]}: clean_text", False, "true")
+    _require(says.get("clean_text", True), f"{paths[1]}: clean_text", False, "true")
     first = {"lowercase": "do_lower_case", "handle_chinese_chars": "tokenize_chinese_chars"}
     casing = {"lowercase": True, "handle_chinese_chars": True, "strip_accents": None}
     return {n: config.get(first.get(n, n), says.get(n, value)) for n, value in casing.items()}
@@ -293,13 +291,15 @@ def read_bert(folder: Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
     lines = _text(folder / "vocab.txt").removesuffix("\n").split("\n")  # no other character ends a line
     tokens = [line.removesuffix("\r") for line in lines]
     token, count = Counter(tokens).most_common(1)[0]
-    require(count == 1, f"{folder}: a token of vocab.txt", token, f"there once, not {count} times")
+    _require(count == 1, f"{folder}: a token of vocab.txt", token, f"there once, not {count} times")
     if len(tokens) > config.vocab_size:
         raise ValueError(
             f"{folder}: vocab.txt has {len(tokens)} lines, but the model {config.vocab_size} entries"
         )
     for token in SPECIAL_TOKENS:
-        require(token in tokens, f"{folder}: vocab.txt", f"{len(tokens)} lines", f"a vocabulary with {token}")
+        _require(
+            token in tokens, f"{folder}: vocab.txt", f"{len(tokens)} lines", f"a vocabulary with {token}"
+        )
     path = folder / "model.safetensors"
     if not path.is_file() and not path.with_name(f"{path.name}.index.json").is_file():
         kinds = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ckpt", ".index")
@@ -311,12 +311,12 @@ def read_bert(folder: Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
     weights = from_bert(read_weights(path), config.num_layers)
     with torch.device("meta"):
         shapes = _encoder(config).state_dict()
-    theirs = {ours: theirs for theirs, ours in bert_names(config.num_layers).items()}
+    theirs = {ours: theirs for theirs, ours in _bert_names(config.num_layers).items()}
     for name, value in weights.items():
         ours, fits = (shapes[name].shape if name in shapes else "missing", f"{path}: {theirs[name]}")
-        require(value.shape == ours, fits, list(value.shape), f"{list(ours)} to fit config.json")
-        require(value.is_floating_point(), fits, str(value.dtype), "of a floating-point type")
-        require(bool(value.isfinite().all()), fits, "NaN or infinity", "finite")
+        _require(value.shape == ours, fits, list(value.shape), f"{list(ours)} to fit config.json")
+        _require(value.is_floating_point(), fits, str(value.dtype), "of a floating-point type")
+        _require(bool(value.isfinite().all()), fits, "NaN or infinity", "finite")
     return config, tokens, {name: value.float() for name, value in weights.items()}
 
 
@@ -333,7 +333,7 @@ def from_pretrained(source: str | Path) -> TransformerEncoder:
     Raises:
         ValueError: if there is no BERT, or its weights do not fit its config.
     """
-    config, _, weights = read_bert(bert_folder(source))
+    config, _, weights = read_bert(_bert_folder(source))
     encoder = _encoder(config)
     encoder.load_state_dict(weights)
     return encoder.eval()

@@ -16,20 +16,20 @@ from typing import Any, NoReturn
 import minitransformer
 from minitransformer.evaluate import classify
 from minitransformer.experiment.fit import fit
-from minitransformer.experiment.folder import load_run, record_evaluation
-from minitransformer.experiment.recipe import convert, film_texts, load_recipe, reproduce
-from minitransformer.experiment.report import measure_split, write_report
+from minitransformer.experiment.folder import _record_evaluation, load_run
+from minitransformer.experiment.recipe import _film_texts, convert, load_recipe, reproduce
+from minitransformer.experiment.report import _measure_split, write_report
 from minitransformer.experiment.search import load_search, markdown_table, search, summarize
 from minitransformer.experiment.settings import PretrainConfig, RunConfig, _keys, read_settings
 from minitransformer.tokenizer import WordTokenizer
 
-__all__ = ["SHIPPED", "check_text", "main", "predict_texts", "read_lines", "read_texts", "report_evaluation"]
+__all__ = ["SHIPPED", "main"]
 
 # chapters/workshop_command_line.md · Measured, and counted
 SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "shipped"
 
 
-def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
+def _report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
     """Print how the model of a run folder does on a split: a line, or one JSON object.
 
     The result is kept in the folder, unless it is that of the shipped model, whose results
@@ -37,11 +37,11 @@ def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
     """
     foreign = Path(folder).resolve() != SHIPPED.resolve()
     keep = foreign and Path(folder, "run.json").is_file()
-    source, metrics, answers = measure_split(folder, split, keep)
+    source, metrics, answers = _measure_split(folder, split, keep)
     count, problem = "", None
     try:
         if keep:
-            count = f", reading {record_evaluation(folder, split, answers, metrics)}"
+            count = f", reading {_record_evaluation(folder, split, answers, metrics)}"
     except (OSError, ValueError) as error:
         problem = OSError(f"the figure could not be recorded: {error}")
     keys = ("n", "accuracy", "interval95", "loss")
@@ -54,7 +54,7 @@ def report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
 
 
 # chapters/workshop_command_line.md · Texts that others send
-def read_lines(stream: BufferedIOBase) -> Iterator[list[str]]:
+def _lines_of(stream: BufferedIOBase) -> Iterator[list[str]]:
     """The lines of a stream without their ends, as many at once as have come."""
     rest = b""
     while chunk := stream.read1(1 << 14):
@@ -63,7 +63,7 @@ def read_lines(stream: BufferedIOBase) -> Iterator[list[str]]:
     yield [rest.decode(errors="surrogateescape")]
 
 
-def read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[str, str]]]:
+def _read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[str, str]]]:
     """Where each text stands, and the text: the arguments or, without any, the input's lines.
 
     A byte-order mark and a line's end are no part of a text, blank lines at the end are no
@@ -75,7 +75,7 @@ def read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[s
     stream: Any = getattr(stdin, "buffer", None)
     if not arguments and stream is None:
         raise ValueError("there is no standard input: give the texts as arguments")
-    word, windows = ("text", [arguments]) if arguments else ("line", read_lines(stream))
+    word, windows = ("text", [arguments]) if arguments else ("line", _lines_of(stream))
     waiting: list[tuple[str, str]] = []
     places = (f"{word} {number}" for number in itertools.count(1))
     for window in windows:
@@ -90,7 +90,7 @@ def read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[s
 _NOTHING = "and an empty text has no sentiment"
 
 
-def check_text(place: str, text: str, tokenizer: WordTokenizer) -> str:
+def _check_text(place: str, text: str, tokenizer: WordTokenizer) -> str:
     """The text, if a model can answer it; a warning is printed if it is cut, or mostly unknown.
 
     Raises:
@@ -134,7 +134,7 @@ def _check_characters(place: str, text: str) -> None:
         raise ValueError(f"{place} holds a NUL, as UTF-16 does: it must be UTF-8")
 
 
-def predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as_json: bool) -> None:
+def _predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as_json: bool) -> None:
     """Label the texts of each window, and print the answers in order.
 
     Raises:
@@ -145,7 +145,7 @@ def predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as
         ready, fault = [], None
         try:
             for place, text in window:
-                ready.append(check_text(place, text, tokenizer))
+                ready.append(_check_text(place, text, tokenizer))
         except ValueError as error:
             fault = error
         for answer in classify(model, tokenizer, ready) if ready else []:
@@ -251,13 +251,13 @@ def _run_command(asked: argparse.Namespace, settings: list[str]) -> None:
             print(summary.read_text(encoding="utf-8"))
         case "convert":
             size, length = asked.vocab_size, asked.max_length
-            texts = film_texts() if size is not None else []
+            texts = _film_texts() if size is not None else []
             model = convert(asked.source, asked.folder, size, length, texts)
             print(f"saved in {asked.folder}: {model}")
         case "evaluate":
-            report_evaluation(asked.run, asked.split, asked.json)
+            _report_evaluation(asked.run, asked.split, asked.json)
         case "predict":
-            predict_texts(asked.run, read_texts(asked.texts, sys.stdin), asked.json)
+            _predict_texts(asked.run, _read_texts(asked.texts, sys.stdin), asked.json)
         case "report":
             print(f"written: {write_report(asked.run)}")
 

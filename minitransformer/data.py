@@ -15,30 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from minitransformer.attention import padding_mask
-from minitransformer.files import FILE_TYPES, data_folder, load_table, read_table
+from minitransformer.files import _FILE_TYPES, data_folder, load_table, read_table
 from minitransformer.tokenizer import WordTokenizer
 
 __all__ = [
-    "POOL",
-    "TOY_BAD",
-    "TOY_GOOD",
-    "TOY_NOUNS",
-    "TOY_SPLITS",
-    "EpochSampler",
-    "Examples",
-    "TextClassificationDataset",
-    "collate",
-    "epoch_batches",
-    "load_examples",
-    "load_imdb",
-    "load_sst2",
-    "load_sst2_test",
-    "make_loader",
-    "one_of",
-    "sst2_is_present",
-    "toy_clauses",
+    "EpochSampler", "Examples", "TextClassificationDataset", "collate", "epoch_batches",
+    "load_examples", "load_imdb", "load_sst2", "load_sst2_test", "make_loader", "sst2_is_present",
     "toy_reviews",
-    "toy_twins",
 ]  # fmt: skip
 
 
@@ -70,7 +53,7 @@ class Examples:
         return len(self.texts)
 
 
-def one_of(split: str, *allowed: str) -> str:
+def _one_of(split: str, *allowed: str) -> str:
     """The split, if it is one that the data set has."""
     if split not in allowed:
         raise ValueError(f"split must be one of {', '.join(allowed)}, got {split!r}")
@@ -79,7 +62,7 @@ def one_of(split: str, *allowed: str) -> str:
 
 def load_sst2(split: str) -> Examples:
     """SST-2 as in GLUE (Wang et al., 2018): "train" phrases, "validation" sentences."""
-    one_of(split, "train", "validation")
+    _one_of(split, "train", "validation")
     return Examples(*load_table("SST-2", "stanfordnlp/sst2", split, "sentence"))
 
 
@@ -90,38 +73,38 @@ def load_sst2_test() -> Examples:
 
 def load_imdb(split: str) -> Examples:
     """IMDB (Maas et al., 2011); the reviews of "unsupervised" have the label -1."""
-    one_of(split, "train", "test", "unsupervised")
+    _one_of(split, "train", "test", "unsupervised")
     return Examples(*load_table("IMDB", "stanfordnlp/imdb", split, "text"))
 
 
 # chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
-TOY_NOUNS = ("film", "cast", "plot", "script", "story", "score", "ending", "pace")
+_TOY_NOUNS = ("film", "cast", "plot", "script", "story", "score", "ending", "pace")
 
-TOY_GOOD = ("fine", "warm", "clever", "funny", "moving", "sharp", "bold", "fresh")
+_TOY_GOOD = ("fine", "warm", "clever", "funny", "moving", "sharp", "bold", "fresh")
 
-TOY_BAD = ("bad", "dull", "clumsy", "tired", "hollow", "weak", "flat", "messy")
+_TOY_BAD = ("bad", "dull", "clumsy", "tired", "hollow", "weak", "flat", "messy")
 
 
-def toy_clauses(positive: bool) -> list[tuple[str, str]]:
+def _toy_clauses(positive: bool) -> list[tuple[str, str]]:
     """Every clause of one polarity, as (noun, words): plain, negated or undone."""
-    plain, turned, undone = (TOY_GOOD, TOY_BAD, "redeemed") if positive else (TOY_BAD, TOY_GOOD, "wasted")
+    plain, turned, undone = (_TOY_GOOD, _TOY_BAD, "redeemed") if positive else (_TOY_BAD, _TOY_GOOD, "wasted")
     found = []
-    for noun in TOY_NOUNS:
+    for noun in _TOY_NOUNS:
         found += [(noun, f"a {adjective} {noun}") for adjective in plain]
         found += [(noun, f"not a {adjective} {noun} at all") for adjective in turned]
         found += [(noun, f"a {adjective} {noun} {undone}") for adjective in turned]
     return found
 
 
-def toy_twins() -> list[tuple[str, str]]:
+def _toy_twins() -> list[tuple[str, str]]:
     """Every pair (positive, negative) that differs only in the order of its clauses."""
-    pairs = product(toy_clauses(True), toy_clauses(False))
+    pairs = product(_toy_clauses(True), _toy_clauses(False))
     return [(f"{bad} , but {good}", f"{good} , but {bad}") for (n, good), (m, bad) in pairs if n != m]
 
 
 def toy_reviews(size: int, seed: int) -> Examples:
     """So many different toy reviews, twin beside twin: exactly half are positive."""
-    pairs = toy_twins()
+    pairs = _toy_twins()
     if size < 2 or size % 2 or size > 2 * len(pairs):
         allowed = f"an even number in 2 … {2 * len(pairs)}, because reviews come in pairs"
         raise ValueError(f"size must be {allowed}, got {size}")
@@ -130,7 +113,7 @@ def toy_reviews(size: int, seed: int) -> Examples:
     return Examples(texts, [1, 0] * len(chosen), f"toy reviews ({size} generated, seed {seed})")
 
 
-TOY_SPLITS = {"train": slice(0, 3000), "validation": slice(3000, 3500), "test": slice(3500, 4000)}
+_TOY_SPLITS = {"train": slice(0, 3000), "validation": slice(3000, 3500), "test": slice(3500, 4000)}
 
 
 def load_examples(name: str, split: str) -> Examples:
@@ -138,15 +121,15 @@ def load_examples(name: str, split: str) -> Examples:
 
     The splits of the toy reviews share no review; files are read by `read_table`.
     """
-    part = TOY_SPLITS[one_of(split, *TOY_SPLITS)]
+    part = _TOY_SPLITS[_one_of(split, *_TOY_SPLITS)]
     if name == "sst2":
         return load_sst2_test() if split == "test" else load_sst2(split)
     if name == "toy":
         reviews = toy_reviews(4000, seed=0)
         texts, labels = reviews.texts[part], reviews.labels[part]
         return Examples(texts, labels, f"toy {split} ({len(texts)} generated reviews)")
-    if Path(name).suffix.lower() not in FILE_TYPES:
-        known = f"'sst2', 'toy' or a file that ends in one of {', '.join(FILE_TYPES)}"
+    if Path(name).suffix.lower() not in _FILE_TYPES:
+        known = f"'sst2', 'toy' or a file that ends in one of {', '.join(_FILE_TYPES)}"
         raise ValueError(f"the name of the examples must be {known}, got {name!r}")
     examples = Examples(*read_table(name), f"{Path(name).name} ({split})")
     if split == "train" and len(set(examples.labels)) == 1:
@@ -216,7 +199,7 @@ def make_loader(
 
 
 # chapters/day08_data_schedule_monitoring.md · Similar lengths together
-POOL = 50
+_POOL = 50
 
 
 def epoch_batches(
@@ -226,7 +209,7 @@ def epoch_batches(
     group_by_length: bool,
     seed: int,
     epoch: int,
-    pool: int = POOL,
+    pool: int = _POOL,
 ) -> list[list[int]]:
     """All batches of an epoch as lists of indices, every index once; only one is short.
 

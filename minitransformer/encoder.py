@@ -18,25 +18,25 @@ from minitransformer.layers import (
     TransformerEncoderLayer,
 )
 
-__all__ = ["POSITIONS", "TokenEmbeddings", "TransformerEncoder", "check_ids", "make_positions"]
+__all__ = ["TokenEmbeddings", "TransformerEncoder"]
 
 # chapters/day04_encoder_and_data.md · Embeddings and positions in one sum
-POSITIONS = {"learned": LearnedPositionalEncoding, "sinusoidal": SinusoidalPositionalEncoding}
+_POSITIONS = {"learned": LearnedPositionalEncoding, "sinusoidal": SinusoidalPositionalEncoding}
 
 
-def make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module, float]:
+def _make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module, float]:
     """The module that adds positions, and the factor for the embeddings beside it.
 
     The paper multiplies embeddings by √d_model beside sinusoids (section 3.4);
     learned positions start as small as embeddings, and need no factor.
     """
-    if kind not in POSITIONS:
-        raise ValueError(f"positions must be one of {sorted(POSITIONS)}, got {kind!r}")
-    return POSITIONS[kind](d_model, max_length), math.sqrt(d_model) if kind == "sinusoidal" else 1.0
+    if kind not in _POSITIONS:
+        raise ValueError(f"positions must be one of {sorted(_POSITIONS)}, got {kind!r}")
+    return _POSITIONS[kind](d_model, max_length), math.sqrt(d_model) if kind == "sinusoidal" else 1.0
 
 
 # chapters/day04_encoder_and_data.md · Ids that no table can look up
-def check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int, name: str = "vocab_size") -> None:
+def _check_ids(input_ids: Int[Tensor, "B T"], vocab_size: int, name: str = "vocab_size") -> None:
     """Say which id no embedding table can look up; the look at the values waits for the device.
 
     Raises:
@@ -58,7 +58,7 @@ def _look_up(name: str, ids: Tensor, table: nn.Embedding) -> Float[Tensor, "B T 
     try:
         return table(ids)
     except IndexError:
-        check_ids(ids, table.num_embeddings, "type_vocab_size" if name == "token_type_ids" else "vocab_size")
+        _check_ids(ids, table.num_embeddings, "type_vocab_size" if name == "token_type_ids" else "vocab_size")
         raise
 
 
@@ -79,7 +79,7 @@ def _check_encoder(settings: dict[str, Any]) -> None:
     check("num_heads", int, divisor, lambda n: d_model % n == 0)
     check("dropout", float, "a number in [0, 1)", lambda p: 0 <= p < 1)
     check("activation", str, f"one of {sorted(ACTIVATIONS)}", ACTIVATIONS.__contains__)
-    check("positions", str, f"one of {sorted(POSITIONS)}", POSITIONS.__contains__)
+    check("positions", str, f"one of {sorted(_POSITIONS)}", _POSITIONS.__contains__)
     check("padding_id", int, f"an integer in 0 … {last}", lambda n: 0 <= n <= last)
     for name in ("norm_first", "fused", "embedding_norm"):
         check(name, bool, "true or false", lambda _: True)
@@ -98,7 +98,7 @@ class TokenEmbeddings(nn.Module):
         super().__init__()
         self.padding_id = padding_id
         self.embedding = nn.Embedding(vocab_size, d_model, padding_idx=padding_id)
-        self.positions, self.scale = make_positions(positions, d_model, max_length)
+        self.positions, self.scale = _make_positions(positions, d_model, max_length)
         self.token_types = None
         if type_vocab_size:
             self.token_types = nn.Embedding(type_vocab_size, d_model)

@@ -17,11 +17,7 @@ from minitransformer.data import Examples, collate, make_loader
 from minitransformer.tokenizer import WordTokenizer
 
 __all__ = [
-    "CONTRASTS",
-    "EDITS",
-    "GROUPS",
     "LABELS",
-    "NEGATIONS",
     "CalibrationBin",
     "Metrics",
     "Prediction",
@@ -33,14 +29,11 @@ __all__ = [
     "difference_interval",
     "evaluate",
     "gain_of_runs",
-    "group_names",
     "mcnemar",
     "mean_interval",
     "predict",
     "robustness",
     "score",
-    "swap_letters",
-    "traits",
     "wilson_interval",
 ]  # fmt: skip
 
@@ -210,20 +203,20 @@ def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, f
 # chapters/day10_report.md · What a reading leaves behind
 _CLEAR = {"no", "not", "never", "nothing", "nobody", "none", "neither", "nor"}
 
-NEGATIONS = _CLEAR | {"cannot", "without", "hardly", "barely", "n't"}
+_NEGATIONS = _CLEAR | {"cannot", "without", "hardly", "barely", "n't"}
 
 _CONCEDING = {"but", "although", "though", "however", "despite", "yet", "while"}
 
-CONTRASTS = _CONCEDING | {"instead", "unless"}
+_CONTRASTS = _CONCEDING | {"instead", "unless"}
 
 
-def traits(text: str) -> dict[str, int | bool]:
+def _traits(text: str) -> dict[str, int | bool]:
     """What may make a text hard: how many words, whether it negates, whether it turns."""
     words = text.lower().replace("n't", " n't").split()
     return {
         "words": len(words),
-        "negation": any(word in NEGATIONS for word in words),
-        "contrast": any(word in CONTRASTS for word in words),
+        "negation": any(word in _NEGATIONS for word in words),
+        "contrast": any(word in _CONTRASTS for word in words),
     }
 
 
@@ -282,7 +275,7 @@ def calibration_error(bins: Sequence[CalibrationBin]) -> float:
 
 
 # chapters/day10_report.md · Where it is right: length, negation, contrast
-GROUPS = (
+_GROUPS = (
     "up to 10 words",
     "11 to 20 words",
     "21 to 30 words",
@@ -294,24 +287,24 @@ GROUPS = (
 )
 
 
-def group_names(record: dict[str, Any]) -> list[str]:
-    """The groups of an example with these `traits`: of length, negation and contrast."""
-    length = GROUPS[sum(record["words"] > limit for limit in (10, 20, 30))]
-    return [length, GROUPS[4 if record["negation"] else 5], GROUPS[6 if record["contrast"] else 7]]
+def _group_names(record: dict[str, Any]) -> list[str]:
+    """The groups of an example with these `_traits`: of length, negation and contrast."""
+    length = _GROUPS[sum(record["words"] > limit for limit in (10, 20, 30))]
+    return [length, _GROUPS[4 if record["negation"] else 5], _GROUPS[6 if record["contrast"] else 7]]
 
 
 def accuracy_by_group(records: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
     """For each group that occurs: its number of examples, and how many are right."""
-    found = {name: [0, 0] for name in GROUPS}
+    found = {name: [0, 0] for name in _GROUPS}
     for record in records:
-        for name in group_names(record):
+        for name in _group_names(record):
             found[name][0] += 1
             found[name][1] += bool(record["correct"])
     return {name: (n, correct) for name, (n, correct) in found.items() if n}
 
 
 # chapters/day10_report.md · Small edits
-def swap_letters(text: str) -> str:
+def _swap_letters(text: str) -> str:
     """A typing error: letters 2 and 3 of the longest word change places."""
     words = text.split(" ")
     i = max(range(len(words)), key=lambda k: len(words[k]))
@@ -320,11 +313,11 @@ def swap_letters(text: str) -> str:
     return " ".join(words)
 
 
-EDITS: dict[str, Callable[[str], str]] = {
+_EDITS: dict[str, Callable[[str], str]] = {
     "in capitals": str.upper,
     "without full stops at the end": lambda text: text.rstrip(" ."),
     "with exclamation marks": lambda text: text.rstrip(" .") + " ! ! !",
-    "two letters swapped": swap_letters,
+    "two letters swapped": _swap_letters,
     "after 'i think that'": lambda text: "i think that " + text,
     "without commas": lambda text: " ".join(text.replace(",", " ").split()),
 }
@@ -333,10 +326,10 @@ EDITS: dict[str, Callable[[str], str]] = {
 def robustness(
     model: nn.Module, tokenizer: WordTokenizer, examples: Examples
 ) -> dict[str, tuple[float, float]]:
-    """For each of `EDITS`: the share of answers that stay, and the accuracy after it."""
+    """For each small edit: the share of answers that stay, and the accuracy after it."""
     before = predict(model, make_loader(examples, tokenizer, 256))[0].argmax(-1)
     found = {}
-    for name, edit in EDITS.items():
+    for name, edit in _EDITS.items():
         edited = replace(examples, texts=[edit(text) for text in examples.texts])
         logits, labels = predict(model, make_loader(edited, tokenizer, 256))
         same = (logits.argmax(-1) == before).double().mean().item()

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FILE_TYPES", "data_folder", "load_table", "read_table"]
+__all__ = ["data_folder", "load_table", "read_table"]
 
 # chapters/workshop_files.md · A table in a file
-FILE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_FILE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 _Rows = Iterator[tuple[str, Any]]  # each row after its place: "line 2", or "row 1" of a Parquet file
 
@@ -110,8 +110,8 @@ def read_table(
     """
     path = Path(path).expanduser()
     try:
-        if path.suffix.lower() not in FILE_TYPES:
-            raise ValueError(f"its name must end in one of {', '.join(FILE_TYPES)}")
+        if path.suffix.lower() not in _FILE_TYPES:
+            raise ValueError(f"its name must end in one of {', '.join(_FILE_TYPES)}")
         if not path.is_file():
             raise ValueError(f"there is no such file (a relative path starts at {Path.cwd()})")
         return _checked(_rows_of(path), columns, unlabelled)
@@ -134,7 +134,7 @@ def data_folder() -> Path | None:
 
 def _split_files(folder: Path, split: str) -> list[Path]:
     """The files of a split in a data set's folder; a ValueError if it is not exactly one table."""
-    name = re.compile(rf"{split}(-\d+-of-(\d+))?({'|'.join(map(re.escape, FILE_TYPES))})")
+    name = re.compile(rf"{split}(-\d+-of-(\d+))?({'|'.join(map(re.escape, _FILE_TYPES))})")
     matches = {path: name.fullmatch(path.name) for path in sorted(folder.rglob("*"))}
     found = {path: match for path, match in matches.items() if match}
     if not found:

@@ -22,14 +22,13 @@ from minitransformer.linear import Linear, linear_gradients
 
 __all__ = [
     "ACTIVATIONS", "LayerNorm", "LearnedPositionalEncoding", "PositionwiseFeedForward",
-    "SinusoidalPositionalEncoding", "TransformerEncoderLayer", "check_length", "check_width",
-    "encoder_layer_gradients", "gelu_slope", "layer_norm", "layer_norm_gradients", "position_angles",
-    "sinusoidal_encoding",
+    "SinusoidalPositionalEncoding", "TransformerEncoderLayer", "encoder_layer_gradients", "layer_norm",
+    "layer_norm_gradients", "sinusoidal_encoding",
 ]  # fmt: skip
 
 
 # chapters/day03_encoder_layer.md · From two hands to the formula
-def position_angles(length: int, width: int, base: float = 10_000.0) -> Float[Tensor, "T half"]:
+def _position_angles(length: int, width: int, base: float = 10_000.0) -> Float[Tensor, "T half"]:
     """The angle ω_i t of each hand at each position, with ω_i = base^(-2i / width)."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
@@ -45,18 +44,18 @@ def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Fl
     pairs = "even and at least 2 (sines and cosines come in pairs)"
     _setting("d_model", d_model, int, pairs, lambda value: value >= 2 and value % 2 == 0)
     _setting("length", length, int, "an integer of at least 1", lambda value: value >= 1)
-    angle = position_angles(length, d_model, base)
+    angle = _position_angles(length, d_model, base)
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
 
 
 # chapters/day03_encoder_layer.md · The module
-def check_length(length: int, max_length: int) -> None:
+def _check_length(length: int, max_length: int) -> None:
     """Raise a ValueError with both numbers if a sequence is longer than allowed."""
     if length > max_length:
         raise ValueError(f"the sequence has {length} tokens, more than max_length={max_length}")
 
 
-def check_width(width: int, d_model: int) -> None:
+def _check_width(width: int, d_model: int) -> None:
     """Raise a ValueError with both numbers if the vectors have another width."""
     if width != d_model:
         raise ValueError(f"the input's last axis has {width} entries, but d_model={d_model}")
@@ -76,8 +75,8 @@ class SinusoidalPositionalEncoding(nn.Module):
         self.register_buffer("encoding", sinusoidal_encoding(max_length, d_model), persistent=False)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        check_length(x.size(1), self.encoding.size(0))
-        check_width(x.size(2), self.encoding.size(1))
+        _check_length(x.size(1), self.encoding.size(0))
+        _check_width(x.size(2), self.encoding.size(1))
         return x + self.encoding[: x.size(1)].to(x.dtype)  # 16 bits stay 16 bits
 
 
@@ -96,8 +95,8 @@ class LearnedPositionalEncoding(nn.Module):
         self.encoding = nn.Parameter(torch.empty(max_length, d_model).normal_(std=0.02))
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        check_length(x.size(1), self.encoding.size(0))
-        check_width(x.size(2), self.encoding.size(1))
+        _check_length(x.size(1), self.encoding.size(0))
+        _check_width(x.size(2), self.encoding.size(1))
         return x + self.encoding[: x.size(1)]
 
 
@@ -160,7 +159,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d_model))
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        check_width(x.size(-1), self.weight.numel())
+        _check_width(x.size(-1), self.weight.numel())
         if self.fused:
             return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
         return layer_norm(x, self.weight, self.bias, self.eps)
@@ -197,7 +196,7 @@ class TransformerEncoderLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "..."] | None = None
     ) -> Float[Tensor, "B T C"]:
-        check_width(x.size(-1), self.norm1.weight.numel())
+        _check_width(x.size(-1), self.norm1.weight.numel())
         if self.norm_first:
             x = x + self.attend(self.norm1(x), attention_mask)
             return x + self.dropout(self.feed_forward(self.norm2(x)))
@@ -224,7 +223,7 @@ def layer_norm_gradients(
     return grad_x, (rows * normal.reshape(rows.shape)).sum(0), rows.sum(0)
 
 
-def gelu_slope(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def _gelu_slope(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The derivative of GELU, Φ(x) + x φ(x)."""
     bell = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
     return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * bell
@@ -261,7 +260,7 @@ def encoder_layer_gradients(
     second = middle + layer.feed_forward.linear2(active)
 
     grad = back("norm2", second, grad_out)
-    inner = back("feed_forward.linear2", active, grad) * gelu_slope(hidden)
+    inner = back("feed_forward.linear2", active, grad) * _gelu_slope(hidden)
     grad = back("norm1", first, grad + back("feed_forward.linear1", middle, inner))
     # back through the merge by a split [B, H, T, D], through the split by a merge
     inner = split_heads(back("self_attn.out_proj", merged, grad), heads)

@@ -20,21 +20,8 @@ from minitransformer.layers import ACTIVATIONS, LayerNorm
 from minitransformer.linear import Linear
 
 __all__ = [
-    "POOLINGS",
-    "ModelConfig",
-    "PreTrained",
-    "TransformerForMaskedLM",
-    "TransformerForSequenceClassification",
-    "first_token",
-    "initialize",
-    "load_initial",
-    "load_weights",
-    "mean_of_tokens",
-    "read_model_config",
-    "read_weights",
-    "require",
-    "save_shards",
-    "weight_files",
+    "ModelConfig", "PreTrained", "TransformerForMaskedLM", "TransformerForSequenceClassification",
+    "initialize", "load_initial", "read_weights",
 ]  # fmt: skip
 
 
@@ -64,7 +51,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _check_encoder(vars(self))
         _setting("num_labels", self.num_labels, int, "an integer of at least 2", lambda value: value >= 2)
-        _setting("pooling", self.pooling, str, f"one of {sorted(POOLINGS)}", lambda value: value in POOLINGS)
+        _setting(
+            "pooling", self.pooling, str, f"one of {sorted(_POOLINGS)}", lambda value: value in _POOLINGS
+        )
 
 
 # chapters/day04_encoder_and_data.md · How the weights start
@@ -82,7 +71,7 @@ def initialize(module: nn.Module) -> None:
 
 
 # chapters/day04_encoder_and_data.md · Saving: no pickles
-def read_model_config(path: Path) -> ModelConfig:
+def _read_model_config(path: Path) -> ModelConfig:
     """The `ModelConfig` in a JSON file; a missing or broken file is a ValueError of one sentence."""
     try:
         return ModelConfig(**json.loads(path.read_text(encoding="utf-8")))
@@ -93,7 +82,7 @@ def read_model_config(path: Path) -> ModelConfig:
 
 
 # chapters/workshop_weights.md · Cut, and put together again
-def load_weights(model: nn.Module, path: Path) -> None:
+def _load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` with the tensors of a safetensors file, which must fit name by name and shape by shape.
 
     Half precision is widened to the model's own type.
@@ -137,8 +126,8 @@ class PreTrained(nn.Module):
         Raises:
             ValueError: one sentence, if a file is missing, broken or does not fit.
         """
-        model = cls(read_model_config(Path(folder, "config.json")))
-        load_weights(model, Path(folder, "model.safetensors"))
+        model = cls(_read_model_config(Path(folder, "config.json")))
+        _load_weights(model, Path(folder, "model.safetensors"))
         return model.eval()
 
 
@@ -155,7 +144,7 @@ class TransformerForSequenceClassification(PreTrained):
         settings = asdict(config)
         num_labels, pooling = settings.pop("num_labels"), settings.pop("pooling")
         self.encoder = TransformerEncoder(**settings)
-        self.pool = POOLINGS[pooling]
+        self.pool = _POOLINGS[pooling]
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = Linear(config.d_model, num_labels)
         self.apply(initialize)
@@ -180,12 +169,12 @@ class TransformerForSequenceClassification(PreTrained):
 
 
 # chapters/day09_sprint.md · A second head, and the mean of the tokens
-def first_token(hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:
+def _first_token(hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:
     """The vector of the first token, [CLS]."""
     return hidden[:, 0]
 
 
-def mean_of_tokens(
+def _mean_of_tokens(
     hidden: Float[Tensor, "B T C"], attention_mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B C"]:
     """The mean of the vectors of all real tokens; zeros for a text that has none."""
@@ -198,7 +187,7 @@ def mean_of_tokens(
     return (hidden * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-POOLINGS = {"cls": first_token, "mean": mean_of_tokens}
+_POOLINGS = {"cls": _first_token, "mean": _mean_of_tokens}
 
 
 class TransformerForMaskedLM(TransformerForSequenceClassification):
@@ -252,7 +241,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: one sentence, if a file is missing or broken.
     """
-    if (names := weight_files(path)) == [path]:
+    if (names := _weight_files(path)) == [path]:
         return _read_file(path)
     index = path.with_name(path.name + ".index.json")
     files = {file.name: _read_file(file) for file in names}
@@ -262,14 +251,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 # chapters/day11_deeper.md · The same settings, the same numbers
-def require(condition: bool, name: str, value: object, allowed: str) -> None:
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Refuse a setting with one sentence that names it, what it was and what it may be."""
     if not condition:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
 # chapters/workshop_weights.md · Cut, and put together again
-def save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Path]:
+def _save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Path]:
     """Write weights as safetensors files with at most `largest` bytes of tensors, and the index that Hugging Face reads.
 
     A tensor that is larger gets a file of its own. One file is called `model.safetensors`, several `model-00001-of-00002.safetensors` and so on.
@@ -296,7 +285,7 @@ def _places(index: Path) -> dict[str, str]:
     return places
 
 
-def weight_files(path: Path) -> list[Path]:
+def _weight_files(path: Path) -> list[Path]:
     """The safetensors file `path`, or, if it is not there, the several files that its index names."""
     index = path.with_name(path.name + ".index.json")
     if path.is_file() or not index.is_file():

@@ -19,10 +19,7 @@ from minitransformer.data import EpochSampler, Examples, collate, epoch_batches,
 from minitransformer.model import TransformerForMaskedLM
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordTokenizer
 
-__all__ = [
-    "ChunkDataset", "ChunkSampler", "Corpus", "MaskedLMObjective", "build_corpus", "chunk_batches",
-    "cut_points", "encode_all", "load_corpus_texts", "make_corpus_loader", "mask_tokens",
-]  # fmt: skip
+__all__ = ["Corpus", "MaskedLMObjective", "build_corpus", "make_corpus_loader", "mask_tokens"]
 
 
 # chapters/day09_sprint.md · Hide, and guess
@@ -75,7 +72,7 @@ class Corpus:
         return replace(self, spans=self.spans[reviews], labels=self.labels[reviews])
 
 
-def load_corpus_texts(name: str) -> Examples:
+def _load_corpus_texts(name: str) -> Examples:
     """The texts to read: all 100,000 reviews of "imdb", a quarter of them, or made-up reviews of the "toy" grammar."""
     splits = {"imdb": ("train", "test", "unsupervised"), "imdb_train": ("train",)}
     if name in splits:
@@ -93,14 +90,14 @@ def load_corpus_texts(name: str) -> Examples:
 
 def build_corpus(examples: Examples, tokenizer: WordTokenizer) -> Corpus:
     """Tokenize all texts, one after the other, into one long array."""
-    ids = encode_all(tokenizer, examples.texts)
+    ids = _encode_all(tokenizer, examples.texts)
     ends = np.cumsum([len(row) for row in ids])
     starts = ends - [len(row) for row in ids]
     labels = np.array(examples.labels, dtype=np.int64)
     return Corpus(np.concatenate(ids), np.stack([starts, ends], 1), labels, examples.source)
 
 
-def encode_all(tokenizer: WordTokenizer, texts: Sequence[str]) -> list[np.ndarray]:
+def _encode_all(tokenizer: WordTokenizer, texts: Sequence[str]) -> list[np.ndarray]:
     """The ids of every text without special tokens, and without a limit of length."""
     if len(tokenizer.vocabulary) > 2**16:
         raise ValueError(
@@ -116,7 +113,7 @@ def encode_all(tokenizer: WordTokenizer, texts: Sequence[str]) -> list[np.ndarra
     return found
 
 
-def cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> list[tuple[int, int, int]]:
+def _cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> list[tuple[int, int, int]]:
     """The chunks of an epoch as (start, stop, review): at most `length` ids each.
 
     The first cut moves from epoch to epoch; every id is in exactly one chunk.
@@ -133,17 +130,17 @@ def cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> list[tu
     return found
 
 
-def chunk_batches(
+def _chunk_batches(
     corpus: Corpus, length: int, batch_size: int, seed: int, epoch: int
 ) -> list[list[tuple[int, int, int]]]:
     """All batches of an epoch as lists of chunks; chunks of similar length share a batch."""
-    chunks = cut_points(corpus.spans, length, seed, epoch)
+    chunks = _cut_points(corpus.spans, length, seed, epoch)
     lengths = np.array([stop - start for start, stop, _ in chunks])
     order = epoch_batches(lengths, batch_size, shuffle=True, group_by_length=True, seed=seed, epoch=epoch)
     return [[chunks[i] for i in batch] for batch in order]
 
 
-class ChunkSampler(EpochSampler):
+class _ChunkSampler(EpochSampler):
     """The batches of chunks of one epoch after another; like every `EpochSampler`, a pure function of seed and epoch."""
 
     def __init__(self, corpus: Corpus, length: int, batch_size: int, seed: int = 0):
@@ -154,11 +151,11 @@ class ChunkSampler(EpochSampler):
             )
         chunks = int((-(-np.diff(corpus.spans) // length)).sum())
         self.size = -(-chunks // batch_size)
-        self.batches: Any = partial(chunk_batches, corpus, length, batch_size, seed)
+        self.batches: Any = partial(_chunk_batches, corpus, length, batch_size, seed)
         self.epoch, self.first = 0, 0
 
 
-class ChunkDataset(Dataset):
+class _ChunkDataset(Dataset):
     """Chunks (start, stop, review) of a corpus as (input_ids, label), between [CLS] and [SEP]."""
 
     def __init__(self, corpus: Corpus):
@@ -172,9 +169,9 @@ class ChunkDataset(Dataset):
 
 def make_corpus_loader(corpus: Corpus, length: int, batch_size: int, seed: int = 0) -> DataLoader:
     """A loader of batches of chunks, as `minitransformer.data.collate` makes them, in an order that can be resumed."""
-    sampler = ChunkSampler(corpus, length, batch_size, seed)
+    sampler = _ChunkSampler(corpus, length, batch_size, seed)
     return DataLoader(
-        ChunkDataset(corpus), batch_sampler=sampler, collate_fn=collate, generator=torch.Generator()
+        _ChunkDataset(corpus), batch_sampler=sampler, collate_fn=collate, generator=torch.Generator()
     )
 
 

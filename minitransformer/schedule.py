@@ -1,7 +1,7 @@
 # Generated from chapters/day08_data_schedule_monitoring.md; edit the chapter, not this file.
 """How the learning rate changes during a run: warm-up and decay."""
 
-__all__ = ["SCHEDULES", "constant_schedule", "linear_schedule"]
+__all__ = ["constant_schedule", "linear_schedule"]
 
 
 # chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
@@ -26,4 +26,4 @@ def constant_schedule(step: int, total: int, warmup: int = 0) -> float:
     return linear_schedule(step, total, warmup) if step < warmup else 1.0
 
 
-SCHEDULES = {"constant": constant_schedule, "linear": linear_schedule}
+_SCHEDULES = {"constant": constant_schedule, "linear": linear_schedule}

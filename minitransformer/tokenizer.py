@@ -11,9 +11,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 __all__ = [
-    "ALPHABET", "LETTERS", "SPECIAL_TOKENS", "Vocabulary", "WordPieceTokenizer", "WordTokenizer",
-    "basic_english", "bert_backend", "load_tokenizer", "piece_trainer", "read_tokenizer",
-    "review_normalizer",
+    "SPECIAL_TOKENS", "Vocabulary", "WordPieceTokenizer", "WordTokenizer", "basic_english",
+    "load_tokenizer",
 ]  # fmt: skip
 
 
@@ -66,7 +65,7 @@ class Vocabulary:
 
 
 # chapters/day04_encoder_and_data.md · The tokenizer
-def read_tokenizer(path: Path) -> tuple[Vocabulary, int]:
+def _read_tokenizer(path: Path) -> tuple[Vocabulary, int]:
     """The vocabulary and the maximal length in a saved tokenizer's file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -110,11 +109,11 @@ class WordTokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "WordTokenizer":
         """The tokenizer that `save` wrote; a missing or broken file is a ValueError."""
-        return cls(*read_tokenizer(Path(path)))
+        return cls(*_read_tokenizer(Path(path)))
 
 
 # chapters/day09_sprint.md · Pieces of words
-def review_normalizer() -> normalizers.Normalizer:
+def _review_normalizer() -> normalizers.Normalizer:
     """Lower case, no HTML line breaks, and "n't" cut off as in SST-2: "did n't"."""
     return normalizers.Sequence(
         [
@@ -125,31 +124,31 @@ def review_normalizer() -> normalizers.Normalizer:
     )
 
 
-LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-ALPHABET = (*LETTERS, *string.punctuation, *(f"##{letter}" for letter in LETTERS))
+_ALPHABET = (*_LETTERS, *string.punctuation, *(f"##{letter}" for letter in _LETTERS))
 
 
-def bert_backend(model: models.Model) -> Tokenizer:
+def _bert_backend(model: models.Model) -> Tokenizer:
     """BERT's way from text to pieces: clean, split at spaces and punctuation, cut."""
     backend = Tokenizer(model)
-    backend.normalizer = review_normalizer()
+    backend.normalizer = _review_normalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     return backend
 
 
-def piece_trainer(vocab_size: int) -> trainers.WordPieceTrainer:
+def _piece_trainer(vocab_size: int) -> trainers.WordPieceTrainer:
     """What learns `vocab_size` pieces; the alphabet comes first, and so in the same order every time."""
-    least = len(SPECIAL_TOKENS) + len(ALPHABET)
+    least = len(SPECIAL_TOKENS) + len(_ALPHABET)
     if vocab_size < least:
         raise ValueError(
             f"vocab_size must be at least {least}, the special tokens and the single characters, got {vocab_size}"
         )
-    single = [piece for piece in ALPHABET if len(piece) == 1]
+    single = [piece for piece in _ALPHABET if len(piece) == 1]
     return trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=[*SPECIAL_TOKENS, *ALPHABET],
+        special_tokens=[*SPECIAL_TOKENS, *_ALPHABET],
         initial_alphabet=single,
         limit_alphabet=len(single),
         show_progress=False,
@@ -172,10 +171,10 @@ class WordPieceTokenizer(WordTokenizer):
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, max_length: int = 128) -> "WordPieceTokenizer":
         """Learn at most `vocab_size` pieces; equal texts give equal pieces."""
-        backend = bert_backend(models.WordPiece(unk_token="[UNK]"))
-        backend.train_from_iterator(texts, piece_trainer(vocab_size))
+        backend = _bert_backend(models.WordPiece(unk_token="[UNK]"))
+        backend.train_from_iterator(texts, _piece_trainer(vocab_size))
         pieces = models.WordPiece(backend.get_vocab(), unk_token="[UNK]")
-        return cls(bert_backend(pieces), max_length)
+        return cls(_bert_backend(pieces), max_length)
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text, all of them, without special tokens."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 __all__ = [
-    "FUSED", "StepResult", "autocast_on", "choose_autocast", "choose_device", "disagreement",
-    "flat_weights", "logits_of", "make_scaler", "split_batch", "train_epoch", "train_step",
+    "StepResult", "autocast_on", "choose_autocast", "choose_device", "disagreement", "make_scaler",
+    "train_epoch", "train_step",
 ]  # fmt: skip
 
 
@@ -58,9 +58,9 @@ def train_step(
     scaler = make_scaler(device, autocast) if scaler is None else scaler
     size, losses, correct = len(batch["labels"]), [], 0
     optimizer.zero_grad()
-    for part in split_batch(batch, micro_batches):
+    for part in _split_batch(batch, micro_batches):
         part = {name: value.to(device) for name, value in part.items()}
-        answers = [logits_of(model, part, autocast) for _ in range(2 if r_drop > 0 else 1)]
+        answers = [_logits_of(model, part, autocast) for _ in range(2 if r_drop > 0 else 1)]
         loss = (
             torch.stack([F.cross_entropy(a, part["labels"], reduction="sum") for a in answers]).mean() / size
         )
@@ -104,7 +104,7 @@ def train_epoch(
 
 
 # chapters/day06_engineering.md · Cutting a batch
-def split_batch(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tensor]]:
+def _split_batch(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tensor]]:
     """The examples of a batch in `parts` parts, each cut to its own longest text.
 
     A batch with fewer examples than `parts` comes in single examples.
@@ -176,11 +176,11 @@ def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
 
 
 # chapters/day06_engineering.md · Where it is worth it
-FUSED = ("cpu", "cuda", "mps", "xpu")  # where AdamW updates each weight in one pass
+_FUSED = ("cpu", "cuda", "mps", "xpu")  # where AdamW updates each weight in one pass
 
 
 # chapters/day08_data_schedule_monitoring.md · Watching a run
-def flat_weights(model: nn.Module) -> Float[Tensor, " P"]:
+def _flat_weights(model: nn.Module) -> Float[Tensor, " P"]:
     """A copy of all weights as one vector."""
     return nn.utils.parameters_to_vector(model.parameters()).detach()
 
@@ -194,7 +194,7 @@ def disagreement(first: Float[Tensor, "B K"], second: Float[Tensor, "B K"]) -> F
     return both / 2
 
 
-def logits_of(model: nn.Module, batch: dict[str, Tensor], autocast: str) -> Float[Tensor, "B K"]:
+def _logits_of(model: nn.Module, batch: dict[str, Tensor], autocast: str) -> Float[Tensor, "B K"]:
     """The logits of a batch, computed under `autocast`, in 32 bits at least."""
     with autocast_on(batch["input_ids"].device, autocast):
         logits = model(batch["input_ids"], batch["attention_mask"])

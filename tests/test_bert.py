@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from minitransformer.bert import (
-    bert_folder,
-    bert_names,
+    _bert_folder,
+    _bert_names,
+    _kept_pieces,
+    _plain_normalizer,
+    _source_name,
+    _wordpiece,
     config_from_bert,
     config_to_bert,
     from_bert,
     from_pretrained,
-    kept_pieces,
-    plain_normalizer,
     read_bert,
-    source_name,
     to_bert,
-    wordpiece,
 )
 from minitransformer.data import toy_reviews
 from minitransformer.encoder import TransformerEncoder
@@ -101,7 +101,7 @@ def test_bert_and_back_is_the_same_to_the_bit():
         state = bert.state_dict()
         assert back.keys() == state.keys(), "nothing is left out"
         assert all(torch.equal(back[name], value) for name, value in state.items())
-        assert set(bert_names(config.num_layers)) == set(back)
+        assert set(_bert_names(config.num_layers)) == set(back)
         assert config_from_bert(config_to_bert(config)) == config
 
 
@@ -147,8 +147,8 @@ def test_plain_normalizer_spells_as_ordinary_text_does():
         ("n't ? n't do n'ts", "n't ? n't do n'ts"),  # and as a whole word only
         ("a < b and br />", "a < b and br />"),
     ):
-        assert plain_normalizer().normalize_str(torn) == whole, torn
-    assert plain_normalizer(lowercase=False).normalize_str("A<BR>b") == "A b"
+        assert _plain_normalizer().normalize_str(torn) == whole, torn
+    assert _plain_normalizer(lowercase=False).normalize_str("A<BR>b") == "A b"
 
 
 def small_vocabulary() -> list[str]:
@@ -199,7 +199,7 @@ def test_our_pieces_are_bert_s():
         path = Path(folder, "vocab.txt")
         path.write_text("\n".join(small_vocabulary()) + "\n", encoding="utf-8")
         theirs = BertTokenizer(vocab=str(path))
-    ours = wordpiece(small_vocabulary())
+    ours = _wordpiece(small_vocabulary())
     for text in [*AWKWARD, *toy_reviews(300, seed=1).texts]:
         found = ours.encode(text, add_special_tokens=False).tokens
         assert found == theirs.tokenize(text), text
@@ -207,26 +207,26 @@ def test_our_pieces_are_bert_s():
 
 def test_kept_pieces_are_the_most_used_and_can_spell_everything():
     tokens, texts = small_vocabulary(), ["the film the film the cast", "wasted film"]
-    everything = kept_pieces(tokens, [], len(tokens))
+    everything = _kept_pieces(tokens, [], len(tokens))
     assert sorted(everything) == sorted(tokens) and tuple(everything[:5]) == SPECIAL_TOKENS
     single = [t for t in tokens if len(t.removeprefix("##")) == 1 and t.isascii()]
     least = len(SPECIAL_TOKENS) + len(single)
-    kept = kept_pieces(tokens, texts, least + 2)
+    kept = _kept_pieces(tokens, texts, least + 2)
     assert set(kept) == {*SPECIAL_TOKENS, *single, "film", "the"}, "the two that are used most"
     assert kept[5:] == [t for t in tokens if t in kept[5:]], "in the vocabulary's order"
-    pieces = wordpiece(kept).encode("the cast", add_special_tokens=False).tokens
+    pieces = _wordpiece(kept).encode("the cast", add_special_tokens=False).tokens
     assert pieces == ["the", "c", "##a", "##s", "##t"], pieces
-    refused(lambda: kept_pieces(tokens, texts, least - 1), "vocab_size", str(least))
-    refused(lambda: kept_pieces(tokens, [], least), "texts")
-    refused(lambda: kept_pieces(tokens[1:], texts, least), "[PAD]")
+    refused(lambda: _kept_pieces(tokens, texts, least - 1), "vocab_size", str(least))
+    refused(lambda: _kept_pieces(tokens, [], least), "texts")
+    refused(lambda: _kept_pieces(tokens[1:], texts, least), "[PAD]")
 
 
 def test_the_folder_of_a_bert_is_read_or_refused():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "bert")
         save_bert(folder)
-        assert bert_folder(folder) == folder and source_name(folder) == "bert"
-        assert source_name("some/bert") == "some/bert", "a name on the hub stays"
+        assert _bert_folder(folder) == folder and _source_name(folder) == "bert"
+        assert _source_name("some/bert") == "some/bert", "a name on the hub stays"
         config, tokens, weights = read_bert(folder)
         assert tokens == small_vocabulary() and config.vocab_size == len(tokens)
         assert len(weights) == 5 + 16 * config.num_layers
@@ -239,4 +239,4 @@ def test_the_folder_of_a_bert_is_read_or_refused():
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         refused(lambda: read_bert(folder), "model.safetensors", "pytorch_model.bin")
     with patch("huggingface_hub.snapshot_download", side_effect=OSError("no\nnetwork")):
-        refused(lambda: bert_folder("some/bert"), "some/bert", "no network")
+        refused(lambda: _bert_folder("some/bert"), "some/bert", "no network")

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from minitransformer.cli import (
     SHIPPED,
-    check_text,
+    _check_text,
+    _lines_of,
+    _predict_texts,
+    _read_texts,
+    _report_evaluation,
     main,
-    predict_texts,
-    read_lines,
-    read_texts,
-    report_evaluation,
 )
 from minitransformer.data import load_examples
 from minitransformer.experiment.fit import fit
@@ -38,7 +38,7 @@ from minitransformer.experiment.folder import (
     read_run_record,
 )
 from minitransformer.experiment.recipe import RecipeConfig
-from minitransformer.experiment.report import evaluate_split, measure_split
+from minitransformer.experiment.report import _measure_split, evaluate_split
 from minitransformer.experiment.settings import RunConfig, read_settings
 from minitransformer.model import TransformerForSequenceClassification
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
@@ -82,7 +82,7 @@ def test_readings_are_counted() -> None:
         assert "evaluations" not in before and read_answers(run, "test") == []
         for reading in (1, 2):
             with redirect_stdout(StringIO()) as out:
-                report_evaluation(run, "test", as_json=True)
+                _report_evaluation(run, "test", as_json=True)
             printed, found = json.loads(out.getvalue()), read_evaluations(run)["test"]
             assert list(printed) == keys and found["readings"] == reading
             assert all(found[key] == printed[key] for key in ("n", "accuracy", "loss"))
@@ -95,7 +95,7 @@ def test_each_answer_is_kept_with_its_traits() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = copied(folder)
         with redirect_stdout(StringIO()) as out:
-            report_evaluation(run, "test", as_json=False)
+            _report_evaluation(run, "test", as_json=False)
         source, metrics = evaluate_split(run, "test", record=False)
         assert str(metrics) in out.getvalue() and f"on {source}: " in out.getvalue()
         assert out.getvalue().rstrip().endswith(", reading 1")
@@ -105,7 +105,7 @@ def test_each_answer_is_kept_with_its_traits() -> None:
             assert answer["correct"] == ((answer["positive"] > 0.5) == (answer["label"] == 1))
             assert answer["words"] == len(text.split())
         source, metrics = evaluate_split(run, "validation", record=False)
-        assert measure_split(run, "validation")[:2] == (source, metrics)
+        assert _measure_split(run, "validation")[:2] == (source, metrics)
         assert source == load_examples("toy", "validation").source
         assert "validation" not in read_evaluations(run) and metrics == last_validation(run)
 
@@ -114,14 +114,14 @@ def test_the_shipped_model_is_not_counted() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = copied(folder)
         before = (run / "run.json").read_bytes()
-        with patch.dict(module_of(report_evaluation), {"SHIPPED": run}):
+        with patch.dict(module_of(_report_evaluation), {"SHIPPED": run}):
             with redirect_stdout(StringIO()) as out:
-                report_evaluation(run, "test", as_json=False)
+                _report_evaluation(run, "test", as_json=False)
         assert "accuracy" in out.getvalue() and "reading" not in out.getvalue()
         assert (run / "run.json").read_bytes() == before and not read_answers(run, "test")
         (run / "run.json").unlink()
         with redirect_stdout(StringIO()) as out:
-            report_evaluation(run, "test", as_json=False)
+            _report_evaluation(run, "test", as_json=False)
         assert "accuracy" in out.getvalue()
         assert not (run / "run.json").exists(), "nothing to count in"
 
@@ -130,10 +130,10 @@ def test_a_reading_that_cannot_be_kept_is_printed_and_an_error() -> None:
     def full(*_: Any) -> NoReturn:
         raise OSError("no space left")
 
-    with patch.dict(module_of(report_evaluation), {"record_evaluation": full}):
+    with patch.dict(module_of(_report_evaluation), {"_record_evaluation": full}):
         with redirect_stdout(StringIO()) as out:
             try:
-                report_evaluation(small_run(), "validation", as_json=True)
+                _report_evaluation(small_run(), "validation", as_json=True)
                 raise AssertionError("the error was swallowed")
             except OSError as error:
                 assert "could not be recorded: no space left" in str(error)
@@ -153,21 +153,21 @@ class Pieces(BytesIO):
 
 
 def windows(*pieces: bytes) -> list[list[tuple[str, str]]]:
-    return list(read_texts([], SimpleNamespace(buffer=Pieces(*pieces))))
+    return list(_read_texts([], SimpleNamespace(buffer=Pieces(*pieces))))
 
 
 def test_texts_come_in_windows_with_their_place() -> None:
     first, second, third, end = windows(b"a fine fi", b"lm\n\n", b"a dull film\n\n")
     assert first == [] and second == [("line 1", "a fine film")]
     assert third == [("line 2", ""), ("line 3", "a dull film")] and end == []
-    assert list(read_texts(["a", ""], None)) == [[("text 1", "a"), ("text 2", "")]]
+    assert list(_read_texts(["a", ""], None)) == [[("text 1", "a"), ("text 2", "")]]
 
 
 def test_predict_stops_at_the_first_bad_text() -> None:
     texts = windows("\ufeffa film\r\nfine\u2028film\n".encode() + b"caf\xe9\na dull film")
     with redirect_stdout(StringIO()) as out:
         try:
-            predict_texts(small_run(), texts, as_json=False)
+            _predict_texts(small_run(), texts, as_json=False)
             raise AssertionError("a text was answered that is not UTF-8")
         except ValueError as error:
             assert "line 3 is not UTF-8" in str(error) and "the byte 0xe9" in str(error)
@@ -176,11 +176,11 @@ def test_predict_stops_at_the_first_bad_text() -> None:
 
 
 def test_lines_end_in_many_ways() -> None:
-    assert list(read_lines(BytesIO(b"one\r\ntw\xc3\xb6"))) == [["one"], ["twö"]]
-    cut = read_lines(Pieces(b"a\r", b"\nb\rc\r\r", b"\nd"))
+    assert list(_lines_of(BytesIO(b"one\r\ntw\xc3\xb6"))) == [["one"], ["twö"]]
+    cut = _lines_of(Pieces(b"a\r", b"\nb\rc\r\r", b"\nd"))
     assert [line for window in cut for line in window] == list("abcd")
     try:
-        next(read_texts([], None))
+        next(_read_texts([], None))
         raise AssertionError("no input went unnoticed")
     except ValueError as error:
         assert "give the texts as arguments" in str(error)
@@ -189,9 +189,9 @@ def test_lines_end_in_many_ways() -> None:
 def test_what_can_be_answered_is_answered_with_a_warning() -> None:
     tokenizer = load_run(small_run())[2]
     with redirect_stderr(StringIO()) as err:
-        assert check_text("text 7", "a film " * 20, tokenizer) == "a film " * 20
-        check_text("text 8", "ein schöner Film", tokenizer)
-        check_text("text 9", "a film", tokenizer)
+        assert _check_text("text 7", "a film " * 20, tokenizer) == "a film " * 20
+        _check_text("text 8", "ein schöner Film", tokenizer)
+        _check_text("text 9", "a film", tokenizer)
     long, foreign, *rest = err.getvalue().splitlines()
     assert long == "warning: text 7 has 42 tokens, of which the first 24 are read"
     assert foreign.startswith("warning: text 8 is mostly unknown") and not rest
@@ -202,7 +202,7 @@ def test_what_can_be_answered_is_answered_with_a_warning() -> None:
         ("\ud83c", "it holds half of a character"),
     ]:
         try:
-            check_text("text 1", text, tokenizer)
+            _check_text("text 1", text, tokenizer)
             raise AssertionError(f"accepted: {text!r}")
         except ValueError as error:
             assert words in str(error)
@@ -384,12 +384,12 @@ def test_pretrain_command() -> None:
 
 
 def test_convert_from_the_command_line() -> None:
-    stand_in = {"convert": lambda *values: values, "film_texts": lambda: ["a film"]}
+    stand_in = {"convert": lambda *values: values, "_film_texts": lambda: ["a film"]}
     with patch.dict(module_of(main), stand_in):
         code, out, _ = said("convert", "some/bert", "there", "--vocab-size", 8000)
         values = ("some/bert", "there", 8000, 128, ["a film"])
         assert (code, out) == (0, f"saved in there: {values}\n")
-    del stand_in["film_texts"]  # no data is needed to keep all entries
+    del stand_in["_film_texts"]  # no data is needed to keep all entries
     with patch.dict(module_of(main), stand_in):
         out = said("convert", "some/bert", "there", "--max-length", 64)[1]
         assert out == f"saved in there: {('some/bert', 'there', None, 64, [])}\n"

@@ -14,11 +14,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from minitransformer.data import (
-    POOL,
-    TOY_SPLITS,
+    _POOL,
+    _TOY_SPLITS,
     EpochSampler,
     Examples,
     TextClassificationDataset,
+    _one_of,
+    _toy_clauses,
+    _toy_twins,
     collate,
     epoch_batches,
     load_examples,
@@ -26,11 +29,8 @@ from minitransformer.data import (
     load_sst2,
     load_sst2_test,
     make_loader,
-    one_of,
     sst2_is_present,
-    toy_clauses,
     toy_reviews,
-    toy_twins,
 )
 from minitransformer.files import data_folder
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
@@ -54,7 +54,7 @@ def test_presence_is_a_matter_of_folders():
 # chapters/day04_encoder_and_data.md · A data set that a bag of words cannot solve
 def test_bag_of_words_is_blind():
     balance = Counter()  # for each bag: positive reviews minus negative ones
-    for positive, negative in toy_twins():
+    for positive, negative in _toy_twins():
         assert positive != negative
         balance[tuple(sorted(positive.split()))] += 1
         balance[tuple(sorted(negative.split()))] -= 1
@@ -81,17 +81,17 @@ def test_loaders_ask_for_their_data_set():
         assert load_imdb("test") == Examples(["stanfordnlp/imdb text"], [1], "IMDB test")
     with pytest.raises(ValueError, match="split must be one of train, validation, got 'test'"):
         load_sst2("test")
-    assert one_of("train", "train", "test") == "train"
+    assert _one_of("train", "train", "test") == "train"
 
 
 def test_toy_clauses():
     for positive in (True, False):
-        found = [words for _, words in toy_clauses(positive)]
+        found = [words for _, words in _toy_clauses(positive)]
         assert len(set(found)) == len(found) == 3 * 8 * 8
-    assert ("film", "not a bad film at all") in toy_clauses(True)
-    assert ("plot", "a dull plot redeemed") in toy_clauses(True)
-    assert ("cast", "a fine cast wasted") in toy_clauses(False)
-    assert not {words for _, words in toy_clauses(True)} & {words for _, words in toy_clauses(False)}
+    assert ("film", "not a bad film at all") in _toy_clauses(True)
+    assert ("plot", "a dull plot redeemed") in _toy_clauses(True)
+    assert ("cast", "a fine cast wasted") in _toy_clauses(False)
+    assert not {words for _, words in _toy_clauses(True)} & {words for _, words in _toy_clauses(False)}
 
 
 def test_toy_reviews():
@@ -107,7 +107,7 @@ def test_toy_reviews():
 
 
 def test_load_examples():
-    splits = {split: load_examples("toy", split) for split in TOY_SPLITS}
+    splits = {split: load_examples("toy", split) for split in _TOY_SPLITS}
     sizes = [len(examples) for examples in splits.values()]
     assert sizes == [3000, 500, 500]
     texts = [set(examples.texts) for examples in splits.values()]
@@ -228,7 +228,7 @@ def test_epoch_batches_group_within_pools_and_shuffle_the_groups() -> None:
     assert width(epoch_batches(lengths, 16, True, True, 1, 2, pool=1)) == width(plain)
     widths = [lengths[batch].max() for batch in grouped[:8]]
     assert widths != sorted(widths), "short and long batches must come in random order"
-    assert POOL > 1 and epoch_batches(lengths, 16, True, True, 1, 2) != grouped
+    assert _POOL > 1 and epoch_batches(lengths, 16, True, True, 1, 2) != grouped
 
 
 # chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minitransformer.attention import padding_mask
-from minitransformer.encoder import TokenEmbeddings, TransformerEncoder, check_ids, make_positions
+from minitransformer.encoder import TokenEmbeddings, TransformerEncoder, _check_ids, _make_positions
 from minitransformer.layers import LayerNorm, SinusoidalPositionalEncoding
 
 
@@ -99,19 +99,19 @@ def test_order_matters_only_through_positions():
 
 
 def test_make_positions():
-    module, scale = make_positions("sinusoidal", d_model=6, max_length=11)
+    module, scale = _make_positions("sinusoidal", d_model=6, max_length=11)
     assert math.isclose(scale, math.sqrt(6)) and isinstance(module, SinusoidalPositionalEncoding)
-    module, scale = make_positions("learned", d_model=6, max_length=11)
+    module, scale = _make_positions("learned", d_model=6, max_length=11)
     assert scale == 1 and [p.shape for p in module.parameters()] == [(11, 6)]
     with pytest.raises(ValueError, match=r"one of \['learned', 'sinusoidal'\], got 'rotary'"):
-        make_positions("rotary", 6, 11)
+        _make_positions("rotary", 6, 11)
 
 
 def test_check_ids():
-    check_ids(torch.tensor([[0, 6], [3, 2]]), vocab_size=7)
+    _check_ids(torch.tensor([[0, 6], [3, 2]]), vocab_size=7)
     for wrong in (7, -1):
         with pytest.raises(ValueError, match=rf"0 … 6 for vocab_size=7, got {wrong}"):
-            check_ids(torch.tensor([[0, 6], [wrong, 2]]), vocab_size=7)
+            _check_ids(torch.tensor([[0, 6], [wrong, 2]]), vocab_size=7)
 
 
 def test_encoder_refuses():

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from minitransformer.data import Examples
 from minitransformer.evaluate import (
-    EDITS,
-    GROUPS,
+    _EDITS,
+    _GROUPS,
     LABELS,
     CalibrationBin,
     Metrics,
     Prediction,
+    _group_names,
+    _swap_letters,
+    _traits,
     accuracy_by_group,
     calibration_bins,
     calibration_error,
@@ -25,14 +28,11 @@ from minitransformer.evaluate import (
     difference_interval,
     evaluate,
     gain_of_runs,
-    group_names,
     mcnemar,
     mean_interval,
     predict,
     robustness,
     score,
-    swap_letters,
-    traits,
     wilson_interval,
 )
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
@@ -192,9 +192,9 @@ def test_gain_of_runs():
 # chapters/day10_report.md · What a reading leaves behind
 def test_traits() -> None:
     found = {"words": 6, "negation": True, "contrast": False}
-    assert traits("it 's not a bad film") == found
-    assert traits("They didn't try , but") == found | {"contrast": True}
-    knotty = traits("another knotty buttress")
+    assert _traits("it 's not a bad film") == found
+    assert _traits("They didn't try , but") == found | {"contrast": True}
+    knotty = _traits("another knotty buttress")
     assert knotty["negation"] is knotty["contrast"] is False
 
 
@@ -246,21 +246,21 @@ def test_calibration() -> None:
 
 # chapters/day10_report.md · Where it is right: length, negation, contrast
 def test_groups() -> None:
-    records = [{**traits("no " * n), "correct": n == 5} for n in (5, 10, 11, 31)]
+    records = [{**_traits("no " * n), "correct": n == 5} for n in (5, 10, 11, 31)]
     found = accuracy_by_group(records)
     assert found["up to 10 words"] == (2, 1) and found["over 30 words"] == (1, 0)
     assert found["with a negation"] == (4, 1) and "with a contrast" not in found
-    order = [GROUPS.index(name) for name in accuracy_by_group(reversed(records))]
+    order = [_GROUPS.index(name) for name in accuracy_by_group(reversed(records))]
     assert order == sorted(order), "shortest first, whatever the order of the examples"
     for words, group in ((20, "11 to 20 words"), (21, "21 to 30 words"), (30, "21 to 30 words")):
-        names = group_names({"words": words, "negation": False, "contrast": True})
+        names = _group_names({"words": words, "negation": False, "contrast": True})
         assert names == [group, "without a negation", "with a contrast"], names
 
 
 # chapters/day10_report.md · Small edits
 def test_edits() -> None:
-    assert swap_letters("a great film") == "a gerat film" and swap_letters("a") == "a"
-    texts = {name: edit("not bad , at all .") for name, edit in EDITS.items()}
+    assert _swap_letters("a great film") == "a gerat film" and _swap_letters("a") == "a"
+    texts = {name: edit("not bad , at all .") for name, edit in _EDITS.items()}
     assert texts["without full stops at the end"] == "not bad , at all"
     assert texts["without commas"] == "not bad at all ." and texts["in capitals"].isupper()
     assert texts["with exclamation marks"] == "not bad , at all ! ! !"

@@ -21,11 +21,11 @@ from minitransformer.experiment.checkpoint import (
     TrainingState,
     _pack,
     _random_state,
+    _same_run,
     _set_random_state,
     _unpack,
     load_checkpoint,
     restore,
-    same_run,
     save_checkpoint,
 )
 from minitransformer.experiment.folder import checkpoint_files
@@ -184,11 +184,11 @@ def test_checkpoints_come_back_or_say_what_is_wrong() -> None:
 
 def test_same_run_names_what_differs() -> None:
     ours = {"seed": 1, "training.epochs": 3}
-    same_run(Path("x"), {"training.epochs": 3, "seed": 1}, ours)
+    _same_run(Path("x"), {"training.epochs": 3, "seed": 1}, ours)
     for theirs, words in (
         ({"training.epochs": 2}, "x belongs to another run: seed is None there, 1 here"),
         ({"seed": 1, "training.epochs": 2}, "training.epochs is 2 there, 3 here"),
         (ours | {"more": True}, "more is True there, None here"),
     ):
         with pytest.raises(ValueError, match=words):
-            same_run(Path("x"), theirs, ours)
+            _same_run(Path("x"), theirs, ours)

@@ -28,43 +28,43 @@ from minitransformer.encoder import TransformerEncoder
 from minitransformer.evaluate import Metrics, evaluate
 from minitransformer.experiment.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from minitransformer.experiment.fit import (
-    Monitor,
+    _begin,
     _end_epoch,
     _finish,
     _finite_or_null,
     _measured_step,
+    _Monitor,
+    _run_epochs,
     _run_record,
     _set_learning_rate,
     _settled,
     _tensorboard_writer,
-    begin,
     fit,
-    run_epochs,
 )
 from minitransformer.experiment.folder import (
+    _file_digest,
+    _origin,
+    _write_json,
     checkpoint_files,
     checksum,
-    file_digest,
     last_validation,
     load_run,
-    origin,
     read_predictions,
     read_records,
     read_run_record,
-    write_json,
 )
-from minitransformer.experiment.job import Classification, Job, finished_identity, identity, prepare
+from minitransformer.experiment.job import Classification, Job, _finished_identity, _prepare, identity
 from minitransformer.experiment.settings import (
     DataConfig,
     PretrainConfig,
     RunConfig,
     TrainingConfig,
+    _save_settings,
     read_settings,
-    save_settings,
 )
 from minitransformer.model import ModelConfig, TransformerForMaskedLM, TransformerForSequenceClassification
 from minitransformer.tokenizer import Vocabulary, WordTokenizer, load_tokenizer
-from minitransformer.train import StepResult, flat_weights, make_scaler
+from minitransformer.train import StepResult, _flat_weights, make_scaler
 
 
 # chapters/workshop_runs.md · The loop
@@ -102,7 +102,7 @@ def test_the_loop_takes_any_objective() -> None:
     state, saved = state_around(nn.Linear(2, 2)), []
     job = replace(job_of_five(log_every=4, checkpoint_every=2), objective=Counting())
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()) as out:
-        run_epochs(state, job, Path(folder), lambda: saved.append(state.step))
+        _run_epochs(state, job, Path(folder), lambda: saved.append(state.step))
         epochs, steps = read_records(folder, "epoch"), read_records(folder, "step")
     assert state.step == 6 and state.tokens == 18, "two epochs of three batches"
     assert saved == [2, 3, 4, 6], "every 2 steps within an epoch, and after each"
@@ -137,7 +137,7 @@ def test_measured_step_measures_what_sgd_does() -> None:
     batch = {"input_ids": ids, "attention_mask": ids != 0, "labels": labels}
     how = {"schedule": "linear", "max_grad_norm": math.inf, "log_every": 2}
     settings = TrainingConfig(learning_rate=0.4, **how)
-    state, start = state_around(model), flat_weights(model)
+    state, start = state_around(model), _flat_weights(model)
     again = (state, batch, settings, 8, Classification())
     result, seen = _measured_step(*again)
     assert seen["learning_rate"] == 0.4
@@ -193,7 +193,7 @@ def monitor_three_steps(folder: Path, tensorboard: bool, stream: StringIO) -> No
     seen = {"learning_rate": 0.5, "weight_norm": 3.0, "update_ratio": 0.25}
     bad = StepResult(7, math.nan, math.inf, 0, 3, 12, skipped=True)
     with redirect_stderr(stream):
-        monitor = Monitor(folder, tensorboard, step=4, total=9)
+        monitor = _Monitor(folder, tensorboard, step=4, total=9)
         monitor.step(StepResult(5, 0.75, 1.5, 2, 3, 13), seen, accuracy=2 / 3)
         monitor.step(StepResult(6, 0.5, 1.25, 3, 3, 12), {}, accuracy=5 / 6)
         monitor.step(bad, {}, accuracy=5 / 6)
@@ -276,7 +276,7 @@ def test_an_epoch_ends_with_the_outcome_and_new_sums() -> None:
     state.examples, state.correct, state.loss_sum, state.skipped = 8, 6, 4.0, 3
     job = replace(job_of_five(), objective=Naming())
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()) as out:
-        monitor = Monitor(Path(base))
+        monitor = _Monitor(Path(base))
         _end_epoch(state, job, monitor, epoch=2)
         monitor.close()
         (record,) = read_records(base, "epoch")
@@ -293,13 +293,13 @@ def test_begin_depends_on_the_seed_alone() -> None:
     reading = PretrainConfig("x", "toy", size, chunk_length=16, seed=3)
     run = RunConfig("x", DataConfig("toy"), size, TrainingConfig(ema=0.5))
     for config, beta in ((reading, 0.98), (run, 0.999)):
-        first, again = begin(config, cpu), begin(config, cpu)
-        other = begin(replace(config, seed=4), cpu)
-        assert torch.equal(flat_weights(first.model), flat_weights(again.model))
-        assert not torch.equal(flat_weights(first.model), flat_weights(other.model))
+        first, again = _begin(config, cpu), _begin(config, cpu)
+        other = _begin(replace(config, seed=4), cpu)
+        assert torch.equal(_flat_weights(first.model), _flat_weights(again.model))
+        assert not torch.equal(_flat_weights(first.model), _flat_weights(other.model))
         assert first.optimizer.param_groups[0]["betas"] == (0.9, beta)
         assert (first.step, first.averaged is None) == (0, config is reading)
-    assert isinstance(begin(reading, cpu).model, TransformerForMaskedLM)
+    assert isinstance(_begin(reading, cpu).model, TransformerForMaskedLM)
 
 
 # chapters/workshop_runs.md · Kill it and go on
@@ -399,7 +399,7 @@ def test_weights_may_be_moved_but_not_changed() -> None:
         run, name = Path(base, "run"), "encoder.embedding.weight"
         fit(config, run)
         moved = replace(config, initial=str(reading.rename(Path(base, "moved"))))
-        assert finished_identity(run, RunConfig) == identity(prepare(moved, run))
+        assert _finished_identity(run, RunConfig) == identity(_prepare(moved, run))
         fit(moved, run, resume=True)
         assert "is finished" in said.getvalue()
         weights = Path(base, "moved", "model.safetensors")
@@ -437,7 +437,7 @@ def test_fit_writes_a_folder_that_tells_the_whole_run() -> None:
         assert [record["epoch"] for record in epochs] == [1, 2]
         assert out.getvalue().count("validation acc") == 2
         config, model, tokenizer = load_run(folder)
-        job = prepare(config, folder)
+        job = _prepare(config, folder)
         again = evaluate(model, job.measuring)
         assert asdict(again) == epochs[-1]["validation"] == asdict(metrics)
         correct = [answer["correct"] for answer in read_predictions(folder)]
@@ -455,9 +455,9 @@ def test_fit_writes_a_folder_that_tells_the_whole_run() -> None:
 
 def test_run_record_counts_real_tokens() -> None:
     job = job_of_five(learning_rate=1e-9)
-    state = begin(job.config, torch.device("cpu"))
+    state = _begin(job.config, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
-        run_epochs(state, job, Path(base), lambda: None)
+        _run_epochs(state, job, Path(base), lambda: None)
         _finish(Path(base), job, state)
         run = read_run_record(base)
         (*_, epoch) = read_records(base, "epoch")
@@ -480,7 +480,7 @@ def test_fit_trains_on_the_batches_of_its_seed_and_epochs() -> None:
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
         fit(config, Path(base, "run"))
         hook.remove()
-        loader = prepare(config, Path(base)).loader
+        loader = _prepare(config, Path(base)).loader
     for epoch in (0, 1):
         loader.batch_sampler.set_epoch(epoch)
         expected += [batch["input_ids"].tolist() for batch in loader]
@@ -569,7 +569,7 @@ def test_settled_keeps_what_a_run_began_with() -> None:
         assert here.training.autocast == "fp32"
         assert replace(here, training=config.training) == config
         elsewhere = replace(config, training=replace(config.training, autocast="bf16"))
-        save_settings(elsewhere, folder / "config.yaml")
+        _save_settings(elsewhere, folder / "config.yaml")
         assert _settled(config, mps, folder, resume=True) == elsewhere
         assert _settled(config, mps, folder, resume=False) == here
         assert _settled(elsewhere, mps, folder, resume=False) == elsewhere
@@ -579,9 +579,9 @@ def test_a_run_ends_with_the_average() -> None:
     config = short_run(ema=0.5)
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
         folder = Path(base)
-        job = prepare(config, folder)
-        state = begin(job.config, torch.device("cpu"))
-        run_epochs(state, job, folder, lambda: None)
+        job = _prepare(config, folder)
+        state = _begin(job.config, torch.device("cpu"))
+        _run_epochs(state, job, folder, lambda: None)
         _finish(folder, job, state)
         saved = load_file(folder / "model.safetensors")
         record = asdict(last_validation(folder))
@@ -595,24 +595,24 @@ def test_a_run_starts_from_what_was_read() -> None:
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
         reading, config = reading_and_run(base)
         run, source = Path(base, "run"), load_file(reading / "model.safetensors")
-        start = begin(config, torch.device("cpu")).model.state_dict()
+        start = _begin(config, torch.device("cpu")).model.state_dict()
         assert all(torch.equal(start[name], source[name]) for name in start)
         fit(config, run)
         _, trained, tokenizer = load_run(run)
         pieces, text = load_tokenizer(reading / "tokenizer.json"), "a fine film"
         assert tokenizer.encode(text) == pieces.encode(text)
         record = read_run_record(run)
-        assert (record["class"], record["initial"]) == origin(config)
+        assert (record["class"], record["initial"]) == _origin(config)
         assert record["initial"]["folder"] == "reading"
         name = "encoder.embedding.weight"
         assert not torch.equal(trained.state_dict()[name], source[name])
         wider = replace(config, model=replace(config.model, d_ff=16))
         with pytest.raises(ValueError, match=r"linear1.bias is \[12\] in the file, \[16\] in the model"):
-            begin(wider, torch.device("cpu"))
+            _begin(wider, torch.device("cpu"))
         words = DataConfig("toy", train_size=64, tokenizer=str(reading))
-        speaks = prepare(replace(config, initial=None, data=words), run)
+        speaks = _prepare(replace(config, initial=None, data=words), run)
         assert speaks.tokenizer.vocabulary.tokens == pieces.vocabulary.tokens
-        assert identity(speaks)["initial"] == origin(speaks.config)[1]["sha256"]
+        assert identity(speaks)["initial"] == _origin(speaks.config)[1]["sha256"]
 
 
 def test_a_reading_goes_on_from_another() -> None:
@@ -620,17 +620,17 @@ def test_a_reading_goes_on_from_another() -> None:
         first, on = Path(base, "first"), Path(base, "on")
         fit(short_reading(), first)
         record, weights = read_run_record(first), first / "model.safetensors"
-        write_json(first / "run.json", record | {"class": "taught"})
+        _write_json(first / "run.json", record | {"class": "taught"})
         config, theirs = short_reading(initial=str(first), seed=1), load_file(weights)
-        job = prepare(config, Path(base, "elsewhere"))
+        job = _prepare(config, Path(base, "elsewhere"))
         tokens = load_tokenizer(first / "tokenizer.json").vocabulary.tokens
         assert job.tokenizer.vocabulary.tokens == tokens
-        ours = begin(job.config, torch.device("cpu")).model.state_dict()
+        ours = _begin(job.config, torch.device("cpu")).model.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
         interrupted_fit(config, on, 13)
         metrics, found = fit(config, on, resume=True), read_run_record(on)
         assert found["class"] == "taught"
-        assert found["initial"] == {"folder": "first", **file_digest(weights)}
+        assert found["initial"] == {"folder": "first", **_file_digest(weights)}
         assert fit(config, on, resume=True) == metrics, "a finished run stays"
         save_file(theirs | {"bias": theirs["bias"] + 1}, weights)
         with pytest.raises(ValueError, match="belongs to another run: initial is"):

@@ -20,32 +20,37 @@ from minitransformer.evaluate import Metrics
 from minitransformer.experiment.folder import (
     _RUN_FILES,
     FolderInUse,
+    _answer_records,
+    _append_record,
+    _file_digest,
     _git,
-    answer_records,
-    append_record,
+    _in_use,
+    _one_at_a_time,
+    _open_run_folder,
+    _origin,
+    _record_evaluation,
+    _source_state,
+    _write_atomically,
+    _write_json,
+    _writing,
     checkpoint_files,
     checksum,
-    file_digest,
-    in_use,
     last_validation,
     load_run,
     machine_state,
-    one_at_a_time,
-    open_run_folder,
-    origin,
     read_answers,
     read_evaluations,
     read_predictions,
     read_records,
     read_run_record,
-    record_evaluation,
-    source_state,
-    write_atomically,
-    write_json,
-    writing,
 )
-from minitransformer.experiment.settings import DataConfig, RunConfig, save_settings
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification, save_shards, weight_files
+from minitransformer.experiment.settings import DataConfig, RunConfig, _save_settings
+from minitransformer.model import (
+    ModelConfig,
+    TransformerForSequenceClassification,
+    _save_shards,
+    _weight_files,
+)
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 
@@ -53,16 +58,16 @@ from minitransformer.tokenizer import Vocabulary, WordTokenizer
 def test_write_atomically_leaves_old_or_new() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "state")
-        write_atomically(path, b"old")
+        _write_atomically(path, b"old")
         for place, broken in ((os, "fsync"), (Path, "replace")):
             with (
                 mock.patch.object(place, broken, side_effect=OSError("disk")),
                 pytest.raises(OSError, match="disk"),
             ):
-                write_atomically(path, b"new")
+                _write_atomically(path, b"new")
             assert path.read_bytes() == b"old", f"{broken} failed, the old is gone"
             assert os.listdir(folder) == ["state"], f"{broken} left half a file"
-        write_atomically(path, b"new")
+        _write_atomically(path, b"new")
         assert path.read_bytes() == b"new" and os.listdir(folder) == ["state"]
 
 
@@ -83,13 +88,13 @@ def test_write_atomically_forces_the_content_before_the_name() -> None:
         mock.patch.object(os, "fsync", sync),
         mock.patch.object(Path, "replace", rename),
     ):
-        write_atomically(Path(folder, "state"), b"new")
+        _write_atomically(Path(folder, "state"), b"new")
     assert order[:2] == ["fsync", "rename"], order
 
 
 def test_writing_names_the_file_that_found_no_room() -> None:
     with pytest.raises(OSError, match=r"big cannot be written: No space left on device; .*--resume"):
-        with writing("big"):
+        with _writing("big"):
             raise OSError(28, "No space left on device")
 
 
@@ -97,56 +102,56 @@ def test_write_json() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run.json")
         record = {"class": "read", "data": {"made up": [1, None]}}
-        write_json(path, record)
+        _write_json(path, record)
         text = path.read_text()
         assert json.loads(text) == record and text.endswith("}\n")
         assert len(text.splitlines()) > 3, "for people to read"
         lines = Path(folder, "answers.jsonl")
-        write_json(lines, [record, {}])
+        _write_json(lines, [record, {}])
         assert list(map(json.loads, lines.read_text().splitlines())) == [record, {}]
 
 
 # chapters/workshop_runs.md · The folder of a run
 def test_open_run_folder_protects_an_earlier_run() -> None:
     with tempfile.TemporaryDirectory() as base:
-        folder = open_run_folder(Path(base, "runs", "x"))
+        folder = _open_run_folder(Path(base, "runs", "x"))
         log, step = folder / "metrics.jsonl", {"kind": "step", "step": 1, "loss": 0.7}
-        append_record(log, step)
-        append_record(log, {"kind": "epoch", "epoch": 1})
+        _append_record(log, step)
+        _append_record(log, {"kind": "epoch", "epoch": 1})
         with log.open("a") as file:
             file.write('{"kind": "epo')  # killed while writing
         assert read_records(folder, "step") == [step]
         assert read_records(folder, "epoch") == [{"kind": "epoch", "epoch": 1}]
         (folder / "notes.txt").write_text("mine")
         with pytest.raises(ValueError, match=r"\(metrics.jsonl\): say --resume"):
-            open_run_folder(folder)
-        open_run_folder(folder, resume=True)
+            _open_run_folder(folder)
+        _open_run_folder(folder, resume=True)
         assert log.exists()
-        open_run_folder(folder, overwrite=True)
+        _open_run_folder(folder, overwrite=True)
         assert os.listdir(folder) == ["notes.txt"], "only the run's own files go"
 
 
 def test_open_run_folder_resumes_or_overwrites() -> None:
     with tempfile.TemporaryDirectory() as base:
-        folder = open_run_folder(Path(base, "run"), resume=True)
+        folder = _open_run_folder(Path(base, "run"), resume=True)
         validation = asdict(Metrics(8, 0.75, 0.5))
         for epoch in (1, 2):
-            append_record(
+            _append_record(
                 folder / "metrics.jsonl", {"kind": "epoch", "validation": validation | {"n": epoch}}
             )
         assert last_validation(folder) == Metrics(2, 0.75, 0.5)
         answer = {"positive": 0.25, "correct": True}
-        write_json(folder / "predictions.jsonl", [answer])
+        _write_json(folder / "predictions.jsonl", [answer])
         assert read_predictions(folder) == [answer]
         for name in ("tensorboard/events", "checkpoints/step_00000003.safetensors"):
             (folder / name).parent.mkdir()
             (folder / name).write_text("old")
         with pytest.raises(ValueError, match="either resumed or overwritten"):
-            open_run_folder(folder, overwrite=True, resume=True)
-        open_run_folder(folder, resume=True)
+            _open_run_folder(folder, overwrite=True, resume=True)
+        _open_run_folder(folder, resume=True)
         assert len(checkpoint_files(folder)) == 1, "a run that goes on keeps them"
         assert (folder / "tensorboard/events").exists()
-        open_run_folder(folder, overwrite=True)
+        _open_run_folder(folder, overwrite=True)
         assert not checkpoint_files(folder) and not (folder / "tensorboard").exists()
         assert not any((folder / name).exists() for name in _RUN_FILES)
         assert checkpoint_files(folder / "nowhere") == []
@@ -163,11 +168,11 @@ def test_origin_inherits_the_class() -> None:
         starts = replace(config, initial=str(source))
         speaks = replace(config, data=DataConfig("toy", tokenizer=str(source)))
         for kind in ("alone", "read", "taught"):
-            write_json(source / "run.json", {"class": kind})
+            _write_json(source / "run.json", {"class": kind})
             for start, name in ((starts, "model.safetensors"), (speaks, "tokenizer.json")):
-                found = {"folder": "source", **file_digest(source / name)}
-                assert origin(start) == (kind, found) and found["file"] == name
-        assert origin(config) == ("alone", {})
+                found = {"folder": "source", **_file_digest(source / name)}
+                assert _origin(start) == (kind, found) and found["file"] == name
+        assert _origin(config) == ("alone", {})
 
 
 def test_checksum_sees_every_change() -> None:
@@ -183,7 +188,7 @@ def test_checksum_sees_every_change() -> None:
 
 
 def test_source_state_and_machine_state_say_what_ran() -> None:
-    source, machine = source_state(), machine_state()
+    source, machine = _source_state(), machine_state()
     assert re.fullmatch("[0-9a-f]{64}", source["sources_sha256"])
     assert source["commit"] is None or re.fullmatch("[0-9a-f]{40}", source["commit"])
     assert (source["dirty"] is None) == (source["commit"] is None)
@@ -191,7 +196,7 @@ def test_source_state_and_machine_state_say_what_ran() -> None:
     with tempfile.TemporaryDirectory() as folder:
         assert _git(Path(folder), "no-such-command") == ""
         with mock.patch.object(minitransformer, "__file__", f"{folder}/__init__.py"):
-            untracked = source_state()
+            untracked = _source_state()
         assert untracked["commit"] is untracked["dirty"] is None
         assert untracked["sources_sha256"] != source["sources_sha256"]
 
@@ -226,17 +231,17 @@ def test_a_run_starts_from_shards() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = {"a": torch.ones(300), "b": torch.zeros(300)}
-        files = save_shards(weights, folder, 1300)
+        files = _save_shards(weights, folder, 1300)
         content = b"".join(file.read_bytes() for file in files)
         whole = folder / "model.safetensors"
-        assert weight_files(whole) == files and weight_files(files[0]) == files[:1]
-        found = file_digest(whole)
+        assert _weight_files(whole) == files and _weight_files(files[0]) == files[:1]
+        found = _file_digest(whole)
         names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
         assert found["file"] == ", ".join(names)
         assert found["sha256"] == hashlib.sha256(content).hexdigest()
-        write_json(folder / "run.json", {"class": "taught"})
+        _write_json(folder / "run.json", {"class": "taught"})
         config = RunConfig("x", DataConfig("toy"), ModelConfig(50, 8, 2), initial=name)
-        assert origin(config) == ("taught", {"folder": folder.name, **found})
+        assert _origin(config) == ("taught", {"folder": folder.name, **found})
 
 
 def test_load_run_gives_back_what_was_saved() -> None:
@@ -247,7 +252,7 @@ def test_load_run_gives_back_what_was_saved() -> None:
         tokenizer = WordTokenizer(Vocabulary.from_texts(["a b c"]), max_length=9)
         size = ModelConfig(len(tokenizer.vocabulary), 12, 3, 20, max_length=9)
         saved = RunConfig("x", DataConfig("toy"), size, seed=5)
-        save_settings(saved, folder / "config.yaml")
+        _save_settings(saved, folder / "config.yaml")
         model = TransformerForSequenceClassification(size)
         model.save_pretrained(folder)
         tokenizer.save(folder / "tokenizer.json")
@@ -263,17 +268,17 @@ def test_load_run_gives_back_what_was_saved() -> None:
 
 # chapters/workshop_runs.md · One process at a time
 def test_a_folder_is_kept_to_one_process() -> None:
-    alone = one_at_a_time(lambda plan, folder: plan)
+    alone = _one_at_a_time(lambda plan, folder: plan)
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base, "run")
         assert alone("a", folder) == alone("a", folder=folder) == "a"
         assert not folder.exists(), "nothing has come of it"
-        with in_use(folder):
+        with _in_use(folder):
             with pytest.raises(FolderInUse, match="run is in use by another process"):
                 alone("a", folder)
             (folder / "kept").touch()
         assert alone("b", folder) == "b" and (folder / "kept").exists()
-        with in_use(folder):
+        with _in_use(folder):
             shutil.rmtree(folder)
         assert not folder.exists(), "work may remove its folder"
         folder.touch()
@@ -284,24 +289,24 @@ def test_a_folder_is_kept_to_one_process() -> None:
 # chapters/workshop_runs.md · Answers, and how often a split was read
 def test_every_reading_is_counted() -> None:
     logits, labels = torch.tensor([[1.0, 3.0], [0.0, 0.5]]), torch.tensor([1, 0])
-    records = answer_records(["not bad at all", "fine , but long"], logits, labels)
+    records = _answer_records(["not bad at all", "fine , but long"], logits, labels)
     right, wrong = records
     assert right["positive"] == 0.880797 and right["correct"] and right["negation"]
     assert not wrong["correct"] and wrong["contrast"] and wrong["words"] == 4
     metrics = Metrics(2, 0.5, 1.25)
     with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder, "run.json"), {"class": "alone"})
+        _write_json(Path(folder, "run.json"), {"class": "alone"})
         assert read_evaluations(folder) == {} and read_answers(folder, "test") == []
         for count in (1, 2):
-            assert record_evaluation(folder, "test", records, metrics) == count
-        assert record_evaluation(folder, "validation", records, metrics) == 1
+            assert _record_evaluation(folder, "test", records, metrics) == count
+        assert _record_evaluation(folder, "validation", records, metrics) == 1
         assert read_evaluations(folder)["test"] == {"readings": 2, **asdict(metrics)}
         assert read_answers(folder, "test") == records
         assert read_run_record(folder)["class"] == "alone"
 
 
 def test_broken_answers_and_evaluations_are_named() -> None:
-    good = answer_records(["a"], torch.tensor([[0.0, 1.0]]), torch.tensor([1]))[0]
+    good = _answer_records(["a"], torch.tensor([[0.0, 1.0]]), torch.tensor([1]))[0]
     with tempfile.TemporaryDirectory() as name:
         run, path = Path(name, "run.json"), Path(name, "answers_test.jsonl")
         assert path.name in _RUN_FILES

@@ -15,24 +15,24 @@ import torch.nn.functional as F
 from minitransformer.data import Examples, load_examples
 from minitransformer.evaluate import evaluate
 from minitransformer.experiment.checkpoint import TrainingState
-from minitransformer.experiment.folder import checksum, write_json
+from minitransformer.experiment.folder import _write_json, checksum
 from minitransformer.experiment.job import (
     Classification,
     Job,
     Objective,
     Reading,
-    finished_identity,
-    flat,
+    _finished_identity,
+    _flat,
+    _prepare,
+    _sample,
     identity,
-    prepare,
-    sample,
 )
 from minitransformer.experiment.settings import (
     DataConfig,
     PretrainConfig,
     RunConfig,
     TrainingConfig,
-    save_settings,
+    _save_settings,
 )
 from minitransformer.model import ModelConfig, TransformerForMaskedLM, TransformerForSequenceClassification
 from minitransformer.pretrain import Corpus, MaskedLMObjective, make_corpus_loader, mask_tokens
@@ -80,7 +80,7 @@ def tiny_run(**training: object) -> RunConfig:
 
 
 def tiny_job(config: RunConfig) -> Job:
-    return prepare(config, Path("not needed"))
+    return _prepare(config, Path("not needed"))
 
 
 def test_identity_tells_runs_apart() -> None:
@@ -164,7 +164,7 @@ def test_prepare_builds_the_vocabulary_from_training_texts_alone() -> None:
     assert isinstance(job, Job) and job.data["training"]["examples"] == 4
     tokens = job.tokenizer.vocabulary.tokens
     assert job.config.model.vocab_size == len(tokens) < 500
-    train = sample(load_examples("toy", "train"), 4, config.seed)
+    train = _sample(load_examples("toy", "train"), 4, config.seed)
     validation = load_examples("toy", "validation")
     words, others = ({word for text in part.texts for word in text.split()} for part in (train, validation))
     assert words == set(tokens) - set(SPECIAL_TOKENS), "validation had a say"
@@ -177,14 +177,14 @@ def test_prepare_builds_the_vocabulary_from_training_texts_alone() -> None:
 def test_sample_is_a_repeatable_choice() -> None:
     texts, labels = [f"text {i}" for i in range(30)], [i % 2 for i in range(30)]
     examples = Examples(texts, labels, "thirty")
-    chosen = sample(examples, 7, seed=1)
+    chosen = _sample(examples, 7, seed=1)
     assert len(set(chosen.texts)) == 7 and chosen.source == "7 of thirty"
     pairs = zip(chosen.texts, chosen.labels, strict=True)
     assert all(int(text.split()[1]) % 2 == y for text, y in pairs)
-    assert sample(examples, 7, seed=1) == chosen != sample(examples, 7, seed=2)
-    assert sample(examples, None, seed=1) is examples
+    assert _sample(examples, 7, seed=1) == chosen != _sample(examples, 7, seed=2)
+    assert _sample(examples, None, seed=1) is examples
     with pytest.raises(ValueError, match="train_size is 31, but thirty has only 30"):
-        sample(examples, 31, seed=0)
+        _sample(examples, 31, seed=0)
 
 
 def test_prepare_pretraining_holds_reviews_back() -> None:
@@ -192,7 +192,7 @@ def test_prepare_pretraining_holds_reviews_back() -> None:
     config = PretrainConfig("tiny", "toy", size, chunk_length=16, held_out=50)
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base)
-        job, corpus = prepare(config, folder), folder / "corpus"
+        job, corpus = _prepare(config, folder), folder / "corpus"
         parts = [each.dataset.corpus for each in (job.loader, job.measuring)]
         assert [len(part) for part in parts] == [700, 50]
         assert job.data["corpus"]["reviews"] == 700
@@ -200,18 +200,18 @@ def test_prepare_pretraining_holds_reviews_back() -> None:
         read, held_out = ({tuple(span) for span in part.spans.tolist()} for part in parts)
         assert not read & held_out, "what is held out is not read"
         before = (corpus / "tokens.npy").stat().st_mtime_ns
-        prepare(config, folder)
+        _prepare(config, folder)
         assert (corpus / "tokens.npy").stat().st_mtime_ns == before, "made once"
-        prepare(replace(config, model=replace(size, vocab_size=150)), folder)
+        _prepare(replace(config, model=replace(size, vocab_size=150)), folder)
         assert (corpus / "tokens.npy").stat().st_mtime_ns > before, "other pieces"
         with pytest.raises(ValueError, match="held_out must be below the 750 reviews"):
-            prepare(replace(config, held_out=750), folder)
+            _prepare(replace(config, held_out=750), folder)
 
 
 def test_flat() -> None:
     values = {"a": 1, "b": {"c": 2, "d": {"e": 3}}}
-    assert flat(values) == {"a": 1, "b.c": 2, "b.d.e": 3}
-    assert flat(values, "/") == {"a": 1, "b/c": 2, "b/d/e": 3}
+    assert _flat(values) == {"a": 1, "b.c": 2, "b.d.e": 3}
+    assert _flat(values, "/") == {"a": 1, "b/c": 2, "b/d/e": 3}
 
 
 def test_data_may_be_moved_but_not_changed() -> None:
@@ -235,9 +235,9 @@ def test_finished_identity_is_told_by_the_folder() -> None:
     job = tiny_job(tiny_run())
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base)
-        save_settings(job.config, folder / "config.yaml")
+        _save_settings(job.config, folder / "config.yaml")
         data = {entry["source"]: entry for entry in job.data.values()}
-        write_json(folder / "run.json", {"class": "alone", "data": data})
-        assert finished_identity(folder, RunConfig) == identity(job)
-        write_json(folder / "run.json", {"class": "alone"})
-        assert finished_identity(folder, RunConfig) != identity(job)
+        _write_json(folder / "run.json", {"class": "alone", "data": data})
+        assert _finished_identity(folder, RunConfig) == identity(job)
+        _write_json(folder / "run.json", {"class": "alone"})
+        assert _finished_identity(folder, RunConfig) != identity(job)

@@ -18,16 +18,17 @@ from minitransformer.bert import config_from_bert
 from minitransformer.data import Examples, toy_reviews
 from minitransformer.evaluate import mean_interval
 from minitransformer.experiment.folder import (
-    file_digest,
+    _file_digest,
+    _write_json,
     last_validation,
     load_run,
     read_answers,
     read_evaluations,
     read_run_record,
-    write_json,
 )
 from minitransformer.experiment.recipe import (
     RecipeConfig,
+    _film_texts,
     _make_encoder,
     _run_of_seed,
     _take_over,
@@ -35,24 +36,23 @@ from minitransformer.experiment.recipe import (
     _write_summary,
     best_run,
     convert,
-    film_texts,
     load_recipe,
     reproduce,
     ship,
 )
-from minitransformer.experiment.report import percent
+from minitransformer.experiment.report import _percent
 from minitransformer.experiment.settings import (
     DataConfig,
     PretrainConfig,
     RunConfig,
+    _save_settings,
     read_settings,
-    save_settings,
 )
 from minitransformer.model import (
     ModelConfig,
     TransformerForSequenceClassification,
+    _read_model_config,
     load_initial,
-    read_model_config,
 )
 from minitransformer.tokenizer import WordPieceTokenizer, load_tokenizer
 
@@ -64,8 +64,8 @@ def finished_run(folder: Path, **changes: Any) -> TransformerForSequenceClassifi
     model = TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12)).eval()
     model.save_pretrained(folder)
     config = RunConfig("x", DataConfig("toy"), model.config)
-    save_settings(replace(config, **changes), folder / "config.yaml")
-    write_json(folder / "run.json", {"class": "alone"})
+    _save_settings(replace(config, **changes), folder / "config.yaml")
+    _write_json(folder / "run.json", {"class": "alone"})
     return model
 
 
@@ -94,7 +94,7 @@ def test_ship_leaves_all_or_nothing():
         with pytest.raises(ValueError, match="does not hold a finished run"):
             ship(run, folder)
         finished_run(run)
-        with patch.dict(inspect.unwrap(ship).__globals__, {"save_shards": None}):
+        with patch.dict(inspect.unwrap(ship).__globals__, {"_save_shards": None}):
             with pytest.raises(TypeError):
                 ship(run, folder)
         left = [path.name for path in Path(name).iterdir()]
@@ -169,7 +169,7 @@ def assert_reads_alike(bert: Any, vocabulary: Path, folder: Path, text: str) -> 
     """The converted start gives the hidden states of `bert`, each with its own tokenizer."""
     from transformers import BertTokenizer
 
-    model = TransformerForSequenceClassification(read_model_config(folder / "config.json")).eval()
+    model = TransformerForSequenceClassification(_read_model_config(folder / "config.json")).eval()
     fresh = load_initial(model, folder / "model.safetensors")
     assert fresh == ["classifier.bias", "classifier.weight"], "only the head is new"
     tokenizer = load_tokenizer(folder / "tokenizer.json")
@@ -274,7 +274,7 @@ def test_reproduce_from_text_to_report():
         assert best_run(runs) == chosen
         readings = [readings_of(run) for run in runs]
         assert readings == [int(run == chosen) for run in runs], "one reading of test"
-        mean, half = map(percent, mean_interval(accuracies))
+        mean, half = map(_percent, mean_interval(accuracies))
         assert f"{mean} ± {half} %" in text and "Class *read*" in text
         assert f"The chosen run, {chosen.name}" in text and "| encoder |" in text
         config, model, tokenizer = load_run(folder / "model")
@@ -321,7 +321,7 @@ def test_reproduce_from_a_bert_that_reads_on():
         model = read_settings(RunConfig, here / "run.yaml").model
         reading = read_settings(PretrainConfig, here / "reading.yaml")
         read = replace(reading, model=replace(model, dropout=0.0))
-        save_settings(read, here / "reading.yaml")
+        _save_settings(read, here / "reading.yaml")
         path.write_text(path.read_text() + "pretrain: reading.yaml\n")
         plan = load_recipe(path)
         text = reproduce(plan, folder).read_text()
@@ -329,14 +329,14 @@ def test_reproduce_from_a_bert_that_reads_on():
         stages = [folder / stage for stage in ("bert", "encoder", "seed0", "model")]
         records = [read_run_record(stage) for stage in stages]
         assert [record["class"] for record in records] == 4 * ["taught"]
-        start, after = (file_digest(s / "model.safetensors") for s in stages[:2])
+        start, after = (_file_digest(s / "model.safetensors") for s in stages[:2])
         assert records[1]["initial"]["sha256"] == start["sha256"]
         assert records[2]["initial"]["sha256"] == after["sha256"]
         before, after = (load_file(s / "model.safetensors") for s in stages[:2])
         embedding = "encoder.embedding.weight"
         assert (before[embedding] != after[embedding]).any(), "it has read"
         _, model, tokenizer = load_run(folder / "model")
-        sizes = read_model_config(stages[1] / "config.json")
+        sizes = _read_model_config(stages[1] / "config.json")
         assert replace(model.config, dropout=0.0) == sizes
         assert tokenizer.decode(tokenizer.encode("a good film")) == "a good film"
         kept = files_below(folder)
@@ -373,7 +373,7 @@ def test_an_encoder_is_kept_only_if_it_is_the_one_asked_for():
         encoder = Path(name, "encoder")
         encoder.mkdir()
         origin = {"source": "some/bert", "vocab_size": 90}
-        write_json(encoder / "run.json", {"class": "taught", "origin": origin})
+        _write_json(encoder / "run.json", {"class": "taught", "origin": origin})
         assert _make_encoder(plan, Path(name)) == encoder, "done before, it is kept"
         assert _take_over(plan, encoder) == encoder
         with pytest.raises(ValueError, match="vocab_size is 90 there, 91 here"):
@@ -387,8 +387,8 @@ def test_parts_of_a_recipe():
         "load_examples": lambda *_: Examples(["a"], [1], ""),
         "load_imdb": lambda *_: Examples(["b"], [1], ""),
     }
-    with patch.dict(inspect.unwrap(film_texts).__globals__, reviews):
-        assert film_texts() == ["a", "b"]
+    with patch.dict(inspect.unwrap(_film_texts).__globals__, reviews):
+        assert _film_texts() == ["a", "b"]
     with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
         folder = Path(name)
         plan = load_recipe(tiny_recipe(folder))
@@ -406,5 +406,5 @@ def test_parts_of_a_recipe():
         assert [len(lines) for lines in tables] == [4, 3, 5], "tables in one piece"
         assert [row.split(" | ")[0] for row in tables[2][2:]] == ["| encoder", "| seed0", "| seed1"]
         one = _write_summary(folder, runs[:1], runs[0]).read_text()
-        accuracy = percent(last_validation(runs[0]).accuracy)
+        accuracy = _percent(last_validation(runs[0]).accuracy)
         assert f"Validation accuracy: {accuracy} %.\n\n| run |" in one, "no interval"

@@ -19,32 +19,32 @@ from minitransformer.data import load_examples
 from minitransformer.evaluate import Metrics
 from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import (
-    append_record,
+    _append_record,
+    _write_json,
     last_validation,
     read_answers,
     read_evaluations,
     read_run_record,
-    write_json,
 )
 from minitransformer.experiment.report import (
+    _agreement,
     _architecture,
     _confidence,
+    _cost_line,
+    _device_name,
+    _draw_architecture,
     _draw_calibration,
+    _draw_curves,
+    _measure_split,
+    _percent,
+    _render,
+    _results_of,
+    _results_table,
     _without_folders,
-    agreement,
-    cost_line,
-    device_name,
-    draw_architecture,
-    draw_curves,
     evaluate_split,
-    measure_split,
-    percent,
-    render,
-    results_of,
-    results_table,
     write_report,
 )
-from minitransformer.experiment.settings import DataConfig, RunConfig, read_settings, save_settings
+from minitransformer.experiment.settings import DataConfig, RunConfig, _save_settings, read_settings
 from minitransformer.model import ModelConfig
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 
@@ -76,7 +76,7 @@ def test_readings_are_counted():
         after = read_run_record(run)
         assert {key: after[key] for key in before} == before, "only readings are added"
         looked = evaluate_split(run, "validation", record=False)
-        assert measure_split(run, "validation")[:2] == looked, "and neither is counted"
+        assert _measure_split(run, "validation")[:2] == looked, "and neither is counted"
         assert looked[1] == last_validation(run)
         assert "validation" not in read_evaluations(run)
 
@@ -111,7 +111,7 @@ def test_evaluate_split_refuses_what_is_no_run():
             ("run.json", uncounted, "its evaluations are broken"),
         ]:
             unread = {"predict": None}  # a split that is read would be a TypeError
-            with patch.dict(inspect.unwrap(measure_split).__globals__, unread):
+            with patch.dict(inspect.unwrap(_measure_split).__globals__, unread):
                 assert_refused(lambda run: evaluate_split(run, "validation"), run, file, content, words)
         with pytest.raises(ValueError, match=r"there is no config\.yaml"):
             evaluate_split(Path(name, "nowhere"), "validation")
@@ -127,8 +127,8 @@ def test_pictures_hold_what_they_should():
     with tempfile.TemporaryDirectory() as name:
         run, model = small_run(Path(name, "run")), ModelConfig(31, 12, 4, 20, 3)
         pictures = {
-            "architecture": lambda path: draw_architecture(model, path),
-            "curves": lambda path: draw_curves(run).rename(path),
+            "architecture": lambda path: _draw_architecture(model, path),
+            "curves": lambda path: _draw_curves(run).rename(path),
             "calibration": lambda path: _draw_calibration(answers, path),
         }
         for title, draw in pictures.items():
@@ -173,12 +173,12 @@ def test_write_report_states_what_the_folder_holds():
         assert all("<svg" in (run / name).read_text() for name in names)
         found = read_run_record(run)["evaluations"]["test"]
         low, high = Metrics(found["n"], found["accuracy"], found["loss"]).interval95
-        shares = f"{percent(found['accuracy'])} | {percent(low)} to {percent(high)}"
+        shares = f"{_percent(found['accuracy'])} | {_percent(low)} to {_percent(high)}"
         assert f"| test | 500 | {shares} | {found['loss']:.3f} | 1 |" in text
         assert "| `training.batch_size` | `64` |" in text and "Class *alone*" in text
-        assert agreement(run) in text and cost_line(run).startswith("1 epoch in")
+        assert _agreement(run) in text and _cost_line(run).startswith("1 epoch in")
         negated = [a for a in read_answers(run, "test") if a["negation"]]
-        share = percent(sum(a["correct"] for a in negated) / len(negated))
+        share = _percent(sum(a["correct"] for a in negated) / len(negated))
         assert f"| with a negation | {len(negated)} | {share} |" in text
         before = {path: path.read_bytes() for path in run.glob("*.*")}
         write_report(run)
@@ -203,15 +203,15 @@ def test_report_is_sound_markdown():
         plain = write_report(run).read_text()
         assert_sound(plain)
         assert "A closer look" not in plain and "## Results" in plain
-        assert agreement(run) == "" and results_table(run) in plain
+        assert _agreement(run) == "" and _results_table(run) in plain
         measured = last_validation(run)
-        row = f"| validation | 500 | {percent(measured.accuracy)} |"
+        row = f"| validation | 500 | {_percent(measured.accuracy)} |"
         assert row in plain and f"| {measured.loss:.3f} |  |" in plain, "no reading"
-        assert cost_line(run) in plain
+        assert _cost_line(run) in plain
         (run / "notes.md").write_text("## Goal\n\nA test.")
         evaluate_split(run, "test")
         start = {"folder": "start", "file": "model.safetensors"}
-        write_json(run / "run.json", read_run_record(run) | {"initial": start})
+        _write_json(run / "run.json", read_run_record(run) | {"initial": start})
         full = write_report(run).read_text()
         assert_sound(full)
         assert r"| label \ answer | negative | positive |" in full
@@ -219,9 +219,9 @@ def test_report_is_sound_markdown():
 
 
 def test_render_misses_nothing_silently():
-    assert render("{{ a | percent }} {{ b | interval }}", a=0.5, b=(0.1, 1)) == ("50.0 10.0 to 100.0")
+    assert _render("{{ a | percent }} {{ b | interval }}", a=0.5, b=(0.1, 1)) == ("50.0 10.0 to 100.0")
     with pytest.raises(Exception, match="'b' is undefined"):
-        render("{{ a }} {{ b }}", a=1)
+        _render("{{ a }} {{ b }}", a=1)
 
 
 def test_agreement_is_worded_by_its_interval():
@@ -229,7 +229,7 @@ def test_agreement_is_worded_by_its_interval():
         folder = Path(name)
         validated = asdict(Metrics(872, 0.8, 0.5))
         epoch = {"kind": "epoch", "epoch": 1, "validation": validated}
-        append_record(folder / "metrics.jsonl", epoch)
+        _append_record(folder / "metrics.jsonl", epoch)
         for accuracy, words in (
             (0.81, "no difference beyond"),
             (0.9, "a higher accuracy"),
@@ -237,10 +237,10 @@ def test_agreement_is_worded_by_its_interval():
         ):
             tested = Metrics(1821, accuracy, 0.5)
             found = {"test": {"readings": 1, **asdict(tested)}}
-            write_json(folder / "run.json", {"class": "alone", "evaluations": found})
-            assert words in agreement(folder), agreement(folder)
-            assert list(results_of(folder)) == ["validation", "test"]
-            assert results_of(folder)["test"] == (tested, 1)
+            _write_json(folder / "run.json", {"class": "alone", "evaluations": found})
+            assert words in _agreement(folder), _agreement(folder)
+            assert list(_results_of(folder)) == ["validation", "test"]
+            assert _results_of(folder)["test"] == (tested, 1)
 
 
 def test_report_tells_no_folders():
@@ -248,14 +248,14 @@ def test_report_tells_no_folders():
     cut = {"a": ["z", 1], "b": {"c": ("y",)}, "d": "x/y"}
     assert _without_folders(paths) == cut
     gpu = {"device": "a GPU", "cpu": "a CPU"}
-    assert device_name({"machine": gpu}) == "a GPU"
-    assert device_name({"machine": gpu | {"device": "cpu"}}) == "a CPU"
+    assert _device_name({"machine": gpu}) == "a GPU"
+    assert _device_name({"machine": gpu | {"device": "cpu"}}) == "a CPU"
     with tempfile.TemporaryDirectory() as folder:
         run, start = small_run(Path(folder, "run")), str(Path(folder, "start"))
         config = read_settings(RunConfig, run / "config.yaml")
-        save_settings(replace(config, initial=start), run / "config.yaml")
+        _save_settings(replace(config, initial=start), run / "config.yaml")
         begun = {"folder": start, "file": "model.safetensors"}
-        write_json(run / "run.json", read_run_record(run) | {"initial": begun})
+        _write_json(run / "run.json", read_run_record(run) | {"initial": begun})
         evaluate_split(run, "test")
         text = write_report(run).read_text()
         assert folder not in text and "`start/model.safetensors`" in text

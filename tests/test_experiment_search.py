@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from minitransformer.evaluate import Metrics, mean_interval
-from minitransformer.experiment.folder import append_record, in_use, write_json
+from minitransformer.experiment.folder import _append_record, _in_use, _write_json
 from minitransformer.experiment.search import (
     SearchConfig,
+    _run_folders,
+    _summary,
+    _variant_config,
     load_search,
     markdown_table,
-    run_folders,
     search,
     summarize,
-    summary,
-    variant_config,
 )
 from minitransformer.experiment.settings import RunConfig, read_settings
 
@@ -73,8 +73,8 @@ def test_variant_config_changes_what_the_plan_says_and_nothing_else():
         plan = load_search(write_plan(folder))
         base = read_settings(RunConfig, Path(folder, "base.yaml"))
         assert isinstance(plan, SearchConfig) and plan.seeds == [3, 4]
-        assert variant_config(plan, "plain", 4) == replace(base, name="plain", seed=4)
-        fast = variant_config(plan, "fast", 3)
+        assert _variant_config(plan, "plain", 4) == replace(base, name="plain", seed=4)
+        fast = _variant_config(plan, "fast", 3)
         assert (fast.training.learning_rate, fast.model.dropout) == (1e-2, 0.3)
         same = {"name": "b", "seed": 0, "training": base.training, "model": base.model}
         assert replace(fast, **same) == base, "something else changed"
@@ -83,7 +83,7 @@ def test_variant_config_changes_what_the_plan_says_and_nothing_else():
 def test_search_passes_over_what_others_are_at():
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         plan, runs = load_search(write_plan(folder)), Path(folder, "runs")
-        with in_use(runs / "plain_seed3"), redirect_stderr(StringIO()) as said:
+        with _in_use(runs / "plain_seed3"), redirect_stderr(StringIO()) as said:
             search(plan, runs, seeds=[3])
         assert said.getvalue().startswith("passed over: ")
         assert [run.parent.name for run in runs.glob("*/run.json")] == ["fast_seed3"]
@@ -113,11 +113,11 @@ def write_run(folder: Path, name: str, seed: int, *accuracies: float) -> None:
     run = folder / f"{name}_seed{seed}"
     run.mkdir()
     record = {"name": name, "class": "alone", "seed": seed, "seconds": 10.0 + seed}
-    write_json(run / "run.json", record)
+    _write_json(run / "run.json", record)
     for epoch, accuracy in enumerate(accuracies, 1):
         found = asdict(Metrics(872, accuracy, 0.5))
         line = {"kind": "epoch", "epoch": epoch, "validation": found}
-        append_record(run / "metrics.jsonl", line)
+        _append_record(run / "metrics.jsonl", line)
 
 
 def test_summarize_makes_one_row_of_each_variant():
@@ -131,9 +131,9 @@ def test_summarize_makes_one_row_of_each_variant():
         assert (wide["variant"], wide["half_width"]) == ("wide", None)
         assert math.isclose(three["accuracy"], 0.82), "the last epoch, not the best"
         assert math.isclose(three["half_width"], mean_interval([0.80, 0.81, 0.85])[1])
-        runs = run_folders(folder)
+        runs = _run_folders(folder)
         assert [run.name for run in runs[-2:]] == ["three_seed2", "wide_seed5"]
-        assert summary("three", runs[:3]) == three
+        assert _summary("three", runs[:3]) == three
         assert markdown_table([wide, three]).splitlines()[2:] == [
             "| wide | 1 | 90.0 % | 15 |",
             "| three | 3 | 82.0 ± 6.6 % | 11 |",

@@ -15,8 +15,8 @@ from minitransformer.experiment.settings import (
     PretrainConfig,
     RunConfig,
     TrainingConfig,
+    _save_settings,
     read_settings,
-    save_settings,
     settings,
 )
 from minitransformer.model import ModelConfig
@@ -151,7 +151,7 @@ def test_what_is_saved_is_read_back_and_overrides_win() -> None:
     config = replace(config, training=TrainingConfig(epochs=9, **rates))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "saved.yaml")
-        save_settings(config, path)
+        _save_settings(config, path)
         assert read_settings(RunConfig, path) == config
         again = read_settings(RunConfig, path, ["--seed", "12", "--name=yes"])
         assert again == replace(config, seed=12, name="yes")

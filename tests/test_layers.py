@@ -14,13 +14,13 @@ from minitransformer.layers import (
     PositionwiseFeedForward,
     SinusoidalPositionalEncoding,
     TransformerEncoderLayer,
-    check_length,
-    check_width,
+    _check_length,
+    _check_width,
+    _gelu_slope,
+    _position_angles,
     encoder_layer_gradients,
-    gelu_slope,
     layer_norm,
     layer_norm_gradients,
-    position_angles,
     sinusoidal_encoding,
 )
 
@@ -32,7 +32,7 @@ def test_sinusoidal_encoding():
     for t in range(T):
         for i in range(C // 2):
             angle = t / 10_000 ** (2 * i / C)
-            assert math.isclose(position_angles(T, C)[t, i], angle, rel_tol=1e-12)
+            assert math.isclose(_position_angles(T, C)[t, i], angle, rel_tol=1e-12)
             assert abs(encoding[t, 2 * i] - math.sin(angle)) < 1e-6, (
                 f"not a sine at position {t}, column {2 * i}"
             )
@@ -46,7 +46,7 @@ def test_encoding_shift_is_a_rotation():
     T, C = 40, 10
     encoding = sinusoidal_encoding(T, C).double()
     for delta in (1, 7):
-        turns = position_angles(T, C)[delta]
+        turns = _position_angles(T, C)[delta]
         for t in range(T - delta):
             sine, cosine = encoding[t, 0::2], encoding[t, 1::2]
             turned = torch.stack(
@@ -113,10 +113,10 @@ def test_positions_refuse():
     x = torch.zeros(2, 10, 8)
     assert "10 tokens, more than max_length=9" in message_of(lambda: SinusoidalPositionalEncoding(8, 9)(x))
     assert "1 entries, but d_model=8" in message_of(lambda: SinusoidalPositionalEncoding(8, 20)(x[..., :1]))
-    assert "7 tokens, more than max_length=6" in message_of(lambda: check_length(7, 6))
-    assert "3 entries, but d_model=4" in message_of(lambda: check_width(3, 4))
-    check_length(6, 6)
-    check_width(4, 4)
+    assert "7 tokens, more than max_length=6" in message_of(lambda: _check_length(7, 6))
+    assert "3 entries, but d_model=4" in message_of(lambda: _check_width(3, 4))
+    _check_length(6, 6)
+    _check_width(4, 4)
 
 
 def test_learned_positions_refuse():
@@ -476,7 +476,7 @@ def test_layer_norm_gradients_equal_autograd():
 def test_gelu_slope_is_the_derivative():
     x = torch.linspace(-4, 4, 33, dtype=torch.float64, requires_grad=True)
     (theirs,) = torch.autograd.grad(F.gelu(x).sum(), x)
-    torch.testing.assert_close(gelu_slope(x.detach()), theirs, rtol=0, atol=1e-12)
+    torch.testing.assert_close(_gelu_slope(x.detach()), theirs, rtol=0, atol=1e-12)
 
 
 # chapters/day11_deeper.md · What BERT has and our encoder lacked

@@ -17,21 +17,21 @@ from torch import nn
 from minitransformer.layers import LayerNorm
 from minitransformer.linear import Linear
 from minitransformer.model import (
-    POOLINGS,
+    _POOLINGS,
     ModelConfig,
     PreTrained,
     TransformerForMaskedLM,
     TransformerForSequenceClassification,
-    first_token,
+    _first_token,
+    _load_weights,
+    _mean_of_tokens,
+    _read_model_config,
+    _require,
+    _save_shards,
+    _weight_files,
     initialize,
     load_initial,
-    load_weights,
-    mean_of_tokens,
-    read_model_config,
     read_weights,
-    require,
-    save_shards,
-    weight_files,
 )
 
 
@@ -141,10 +141,10 @@ def test_reading_the_parts():
     model = small_model().float()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        assert read_model_config(Path(folder, "config.json")) == model.config
+        assert _read_model_config(Path(folder, "config.json")) == model.config
         other = small_model().float()
         nn.init.zeros_(other.classifier.weight)
-        load_weights(other, Path(folder, "model.safetensors"))
+        _load_weights(other, Path(folder, "model.safetensors"))
         assert torch.equal(other.classifier.weight, model.classifier.weight)
 
 
@@ -168,14 +168,14 @@ def test_token_head_is_tied():
 def test_pooling():
     hidden = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [99.0, 99.0]]])
     mask = torch.tensor([[True, True, False]])
-    assert first_token(hidden, mask).tolist() == [[1.0, 2.0]]
-    assert mean_of_tokens(hidden, mask).tolist() == [[2.0, 4.0]], "padding does not count"
-    assert mean_of_tokens(hidden, ~(mask | True)).tolist() == [[0.0, 0.0]], "no token, no NaN"
-    for pooling in POOLINGS:
+    assert _first_token(hidden, mask).tolist() == [[1.0, 2.0]]
+    assert _mean_of_tokens(hidden, mask).tolist() == [[2.0, 4.0]], "padding does not count"
+    assert _mean_of_tokens(hidden, ~(mask | True)).tolist() == [[0.0, 0.0]], "no token, no NaN"
+    for pooling in _POOLINGS:
         config = ModelConfig(vocab_size=31, d_model=12, num_heads=4, d_ff=20, max_length=16, pooling=pooling)
         model = TransformerForSequenceClassification(config).double().eval()
         ids = torch.tensor([[2, 7, 9, 3, 0, 0]])
-        expected = model.classifier(POOLINGS[pooling](model.encoder(ids), ids != 0))
+        expected = model.classifier(_POOLINGS[pooling](model.encoder(ids), ids != 0))
         torch.testing.assert_close(model(ids), expected)
         torch.testing.assert_close(model(ids), model(ids[:, :4]), msg="padding changes something")
     try:
@@ -239,9 +239,9 @@ def test_model_config_checks_what_bert_needs():
 
 # chapters/day11_deeper.md · The same settings, the same numbers
 def test_require_says_what_is_allowed():
-    require(True, "size", 3, "odd")
+    _require(True, "size", 3, "odd")
     try:
-        require(4 % 2 == 1, "size", 4, "odd")
+        _require(4 % 2 == 1, "size", 4, "odd")
         raise AssertionError("an even size was accepted")
     except ValueError as error:
         assert str(error) == "size must be odd, got 4"
@@ -257,17 +257,17 @@ def test_shards_are_the_same_weights() -> None:
     model = model_of_shards()
     with tempfile.TemporaryDirectory() as name:
         folder, whole = Path(name), Path(name, "model.safetensors")
-        assert save_shards(model.state_dict(), folder, 10**9) == [whole]
-        assert weight_files(whole) == [whole]
+        assert _save_shards(model.state_dict(), folder, 10**9) == [whole]
+        assert _weight_files(whole) == [whole]
         whole.unlink()
-        files = save_shards(model.state_dict(), folder, 2000)
+        files = _save_shards(model.state_dict(), folder, 2000)
         assert len(files) > 3 and files[0].name.startswith("model-00001-of-")
-        assert weight_files(whole) == files
+        assert _weight_files(whole) == files
         found = read_weights(whole)
         assert found.keys() == model.state_dict().keys()
         twin, theirs = model_of_shards(), model_of_shards()
         nn.init.zeros_(twin.classifier.weight), nn.init.zeros_(theirs.classifier.weight)
-        load_weights(twin, whole)
+        _load_weights(twin, whole)
         load_torch_model(theirs, folder, strict=True)  # Hugging Face's loader
         for name, value in model.state_dict().items():
             assert torch.equal(twin.state_dict()[name], value), name
@@ -277,7 +277,7 @@ def test_shards_are_the_same_weights() -> None:
 def test_broken_shards_are_refused() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, whole = Path(name), Path(name, "model.safetensors")
-        files = save_shards(model_of_shards().state_dict(), folder, 2000)
+        files = _save_shards(model_of_shards().state_dict(), folder, 2000)
         files[1].unlink()
         with pytest.raises(ValueError, match=files[1].name):
             read_weights(whole)

@@ -13,15 +13,15 @@ from torch import Tensor
 from minitransformer.data import Examples
 from minitransformer.model import ModelConfig, TransformerForMaskedLM
 from minitransformer.pretrain import (
-    ChunkDataset,
-    ChunkSampler,
     Corpus,
     MaskedLMObjective,
+    _chunk_batches,
+    _ChunkDataset,
+    _ChunkSampler,
+    _cut_points,
+    _encode_all,
+    _load_corpus_texts,
     build_corpus,
-    chunk_batches,
-    cut_points,
-    encode_all,
-    load_corpus_texts,
     make_corpus_loader,
     mask_tokens,
 )
@@ -72,7 +72,7 @@ def make_test_corpus(sizes: Sequence[int] = (1, 7, 20, 12, 0, 33)) -> Corpus:
 def test_chunks_hold_every_token_once():
     corpus, seen = make_test_corpus(), set()
     for epoch in range(20):
-        chunks = cut_points(corpus.spans, 8, 3, epoch)
+        chunks = _cut_points(corpus.spans, 8, 3, epoch)
         assert [i for a, b, _ in chunks for i in range(a, b)] == list(range(73))
         assert all(1 <= b - a <= 8 for a, b, _ in chunks)
         inside = (corpus.spans[r][0] <= a and b <= corpus.spans[r][1] for a, b, r in chunks)
@@ -80,7 +80,7 @@ def test_chunks_hold_every_token_once():
         assert len(chunks) == 1 + 1 + 3 + 2 + 0 + 5, "as few as possible"
         seen.add(tuple(chunks))
     assert len(seen) > 10, "the cuts move"
-    assert cut_points(corpus.spans, 8, 3, 4) == cut_points(corpus.spans, 8, 3, 4)
+    assert _cut_points(corpus.spans, 8, 3, 4) == _cut_points(corpus.spans, 8, 3, 4)
 
 
 def test_build_corpus():
@@ -92,11 +92,11 @@ def test_build_corpus():
     assert corpus.spans.tolist() == [[0, 3], [3, 6], [6, 6]]
     assert corpus.labels.tolist() == [1, 0, -1]
     assert corpus.part(np.array([1])).spans.tolist() == [[3, 6]]
-    assert [ids.tolist() for ids in encode_all(tokenizer, ["film a a a a a"])] == [[6, 5, 5, 5, 5, 5]]
+    assert [ids.tolist() for ids in _encode_all(tokenizer, ["film a a a a a"])] == [[6, 5, 5, 5, 5, 5]]
 
 
 def test_load_corpus_texts():
-    toy = load_corpus_texts("toy")
+    toy = _load_corpus_texts("toy")
     assert toy.labels.count(0) == toy.labels.count(1) == 375 and toy.texts[0].count(" . ") == 3
 
 
@@ -111,11 +111,11 @@ def test_corpus_loader_resumes():
     loader.batch_sampler.set_epoch(0, 2)
     assert [batch["input_ids"].tolist() for batch in loader] == batches[2:]
     assert [batch["input_ids"].tolist() for batch in loader] != batches, "the next epoch is cut otherwise"
-    start, stop, review = chunk_batches(corpus, 8, 3, 1, 0)[0][0]
-    item = ChunkDataset(corpus)[(start, stop, review)]
+    start, stop, review = _chunk_batches(corpus, 8, 3, 1, 0)[0][0]
+    item = _ChunkDataset(corpus)[(start, stop, review)]
     assert item == ([2, *range(5 + start, 5 + stop), 3], review % 2)
     try:
-        ChunkSampler(make_test_corpus([0]), 8, 3)
+        _ChunkSampler(make_test_corpus([0]), 8, 3)
         raise AssertionError("an empty corpus")
     except ValueError as error:
         assert "needs tokens" in str(error)

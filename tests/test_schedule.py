@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from minitransformer.schedule import SCHEDULES, constant_schedule, linear_schedule
+from minitransformer.schedule import _SCHEDULES, constant_schedule, linear_schedule
 
 
 # chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
@@ -47,7 +47,7 @@ def test_linear_schedule_by_hand_and_at_its_edges() -> None:
     expected = [0, 1 / 4, 2 / 4, 3 / 4, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0]
     assert np.allclose([linear_schedule(s, 10, 4) for s in range(12)], expected, rtol=0, atol=1e-12)
     assert constant_schedule(5, 10, 4) == constant_schedule(999, 10) == 1.0
-    assert set(SCHEDULES) == {"constant", "linear"} and SCHEDULES["linear"](3, 10, 4) == 3 / 4
+    assert set(_SCHEDULES) == {"constant", "linear"} and _SCHEDULES["linear"](3, 10, 4) == 3 / 4
     for wrong in ((-1, 10, 0), (1, 10, -2), (1, 10, 11)):
         try:
             linear_schedule(*wrong)

@@ -9,17 +9,17 @@ import pytest
 from tokenizers import models
 
 from minitransformer.tokenizer import (
-    ALPHABET,
+    _ALPHABET,
     SPECIAL_TOKENS,
     Vocabulary,
     WordPieceTokenizer,
     WordTokenizer,
+    _bert_backend,
+    _piece_trainer,
+    _read_tokenizer,
+    _review_normalizer,
     basic_english,
-    bert_backend,
     load_tokenizer,
-    piece_trainer,
-    read_tokenizer,
-    review_normalizer,
 )
 
 
@@ -80,7 +80,7 @@ def test_tokenizer_is_saved():
         small_tokenizer(6).save(path)
         loaded = WordTokenizer.load(path)
         assert loaded.vocabulary.tokens == small_tokenizer(6).vocabulary.tokens and loaded.max_length == 6
-        assert read_tokenizer(path)[1] == 6
+        assert _read_tokenizer(path)[1] == 6
         for broken in ("{", "{}", '{"tokens": ["a"], "max_length": 6}', "[]"):
             path.write_text(broken)
             with pytest.raises(ValueError, match=r"tokenizer.json is not a saved tokenizer"):
@@ -93,7 +93,7 @@ def test_tokenizer_is_saved():
 
 # chapters/day09_sprint.md · Pieces of words
 def test_review_normalizer():
-    normalizer = review_normalizer()
+    normalizer = _review_normalizer()
     assert normalizer.normalize_str("I didn't.<br /><br />Can't CAFÉ") == "i did n't.  ca n't cafe"
     assert normalizer.normalize_str("do n't") == "do n't"
 
@@ -115,13 +115,13 @@ def test_pieces_of_words():
 
 
 def test_piece_trainer_needs_room_for_the_alphabet():
-    assert piece_trainer(5 + len(ALPHABET)).vocab_size == 5 + len(ALPHABET) == 5 + 36 + 32 + 36
+    assert _piece_trainer(5 + len(_ALPHABET)).vocab_size == 5 + len(_ALPHABET) == 5 + 36 + 32 + 36
     try:
         WordPieceTokenizer.train(["a film"], 100)
         raise AssertionError("no room for the single characters")
     except ValueError as error:
         assert "vocab_size must be at least 109" in str(error) and "got 100" in str(error)
-    assert bert_backend(models.WordPiece({"[UNK]": 0, "fine": 1}, unk_token="[UNK]")).encode("FINE").ids == [
+    assert _bert_backend(models.WordPiece({"[UNK]": 0, "fine": 1}, unk_token="[UNK]")).encode("FINE").ids == [
         1
     ]
 

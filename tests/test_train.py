@@ -14,14 +14,14 @@ from minitransformer.model import ModelConfig, TransformerForSequenceClassificat
 from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 from minitransformer.train import (
     StepResult,
+    _flat_weights,
+    _logits_of,
+    _split_batch,
     autocast_on,
     choose_autocast,
     choose_device,
     disagreement,
-    flat_weights,
-    logits_of,
     make_scaler,
-    split_batch,
     train_epoch,
     train_step,
 )
@@ -165,7 +165,7 @@ def uneven_batch() -> dict[str, Tensor]:
 def test_split_batch_loses_and_repeats_nothing() -> None:
     batch = uneven_batch()
     for parts, sizes in ((1, [7]), (2, [4, 3]), (3, [3, 2, 2]), (7, [1] * 7), (99, [1] * 7)):
-        pieces = list(split_batch(batch, parts))
+        pieces = list(_split_batch(batch, parts))
         assert [len(piece["labels"]) for piece in pieces] == sizes, f"{parts} parts"
         words = [ids[ids != 0].tolist() for piece in pieces for ids in piece["input_ids"]]
         assert words == [ids[ids != 0].tolist() for ids in batch["input_ids"]], "a token was lost"
@@ -300,11 +300,11 @@ def test_the_length_of_a_step_of_sgd_is_rate_times_gradient() -> None:
     ids = torch.tensor([[2, 5, 6, 7, 8, 3], [2, 9, 5, 3, 0, 0], [2, 10, 3, 0, 0, 0]])
     labels = torch.tensor([1, 0, 1])
     batch = {"input_ids": ids, "attention_mask": ids != 0, "labels": labels}
-    before = flat_weights(model)
+    before = _flat_weights(model)
     assert before.shape == (sum(p.numel() for p in model.parameters()),)
     kept, optimizer = before.clone(), torch.optim.SGD(model.parameters(), 0.3)
     result = train_step(model, batch, optimizer, max_grad_norm=math.inf)
-    moved = (flat_weights(model) - before).norm().item()
+    moved = (_flat_weights(model) - before).norm().item()
     assert torch.equal(before, kept), "the vector must be a copy"
     assert moved > 0 and math.isclose(moved, 0.3 * result.grad_norm, rel_tol=1e-9)
 
@@ -326,11 +326,11 @@ def test_r_drop():
     )
     torch.manual_seed(0)
     model = TransformerForSequenceClassification(ModelConfig(5, 16, 2, 32, 1, 32, dropout=0.3)).train()
-    parts = list(split_batch(batch, 2))
+    parts = list(_split_batch(batch, 2))
     torch.manual_seed(1)
     total = torch.zeros(())
     for part in parts:
-        one, two = (logits_of(model, part, "fp32") for _ in range(2))
+        one, two = (_logits_of(model, part, "fp32") for _ in range(2))
         labels = part["labels"]
         total = total + (F.cross_entropy(one, labels) + F.cross_entropy(two, labels)) / 2 * len(labels) / 8
         p, q = one.softmax(-1), two.softmax(-1)
@@ -341,4 +341,4 @@ def test_r_drop():
     result = train_step(model, batch, optimizer, math.inf, micro_batches=2, r_drop=3.0)
     assert abs(result.grad_norm / expected.item() - 1) < 1e-4 and result.loss < total.item()
     assert result.tokens == int(batch["attention_mask"].sum()), "tokens of the batch count once"
-    assert logits_of(model, batch, "bf16").dtype == torch.float32
+    assert _logits_of(model, batch, "bf16").dtype == torch.float32

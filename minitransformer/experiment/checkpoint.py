@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from minitransformer.evaluate import Metrics
-from minitransformer.experiment.folder import checkpoint_files, write_atomically
+from minitransformer.experiment.folder import _write_atomically, checkpoint_files
 from minitransformer.train import StepResult
 
-__all__ = ["TrainingState", "load_checkpoint", "restore", "same_run", "save_checkpoint"]
+__all__ = ["TrainingState", "load_checkpoint", "restore", "save_checkpoint"]
 
 
 # chapters/workshop_runs.md · The whole state in one file
@@ -158,7 +158,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     record = json.dumps(_pack(state, tensors))
     path = folder / "checkpoints" / f"step_{step:08d}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, save(tensors, {"state": record}))
+    _write_atomically(path, save(tensors, {"state": record}))
     for old in checkpoint_files(folder)[:-_KEPT]:
         old.unlink()
     return path
@@ -181,7 +181,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is a safetensors file, but not a checkpoint of a run") from None
 
 
-def same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+def _same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """Refuse to go on with another run, in one sentence that names the first setting that differs."""
     for name in dict.fromkeys([*ours, *theirs]):  # settings first: they explain the rest
         there, here = theirs.get(name), ours.get(name)
@@ -199,7 +199,7 @@ def _cut(path: Path, size: int) -> None:
 def restore(folder: Path, state: TrainingState, ours: dict[str, Any]) -> bool:
     """Bring `state` to the newest sound checkpoint, and the metrics back to what they were then; False if there is none.
 
-    `ours` is what the checkpoint's own "identity" must equal (see `same_run`). A checkpoint that cannot be used is
+    `ours` is what the checkpoint's own "identity" must equal (see `_same_run`). A checkpoint that cannot be used is
     named on standard error, and the one before it is tried.
 
     Raises:
@@ -209,7 +209,7 @@ def restore(folder: Path, state: TrainingState, ours: dict[str, Any]) -> bool:
     for path in reversed(files):
         try:
             saved = load_checkpoint(path)
-            same_run(path, saved.get("identity", {}), ours)
+            _same_run(path, saved.get("identity", {}), ours)
             state.load_state_dict(saved)
             _cut(log, saved["log_bytes"])  # last, when nothing else can go wrong
             return True

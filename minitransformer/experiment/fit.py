@@ -14,43 +14,50 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from minitransformer.evaluate import Metrics, predict
-from minitransformer.experiment.checkpoint import TrainingState, restore, same_run, save_checkpoint
+from minitransformer.experiment.checkpoint import TrainingState, _same_run, restore, save_checkpoint
 from minitransformer.experiment.folder import (
-    append_record,
+    _append_record,
+    _one_at_a_time,
+    _open_run_folder,
+    _origin,
+    _source_state,
+    _write_json,
+    _writing,
     last_validation,
     machine_state,
-    one_at_a_time,
-    open_run_folder,
-    origin,
-    source_state,
-    write_json,
-    writing,
 )
 from minitransformer.experiment.job import (
     Classification,
     Job,
     Objective,
-    finished_identity,
-    flat,
+    _finished_identity,
+    _flat,
+    _prepare,
     identity,
-    prepare,
 )
 from minitransformer.experiment.settings import (
     PretrainConfig,
     RunConfig,
     TrainingConfig,
+    _save_settings,
     read_settings,
-    save_settings,
 )
 from minitransformer.model import TransformerForMaskedLM, TransformerForSequenceClassification, load_initial
-from minitransformer.schedule import SCHEDULES
-from minitransformer.train import FUSED, StepResult, choose_autocast, choose_device, flat_weights, make_scaler
+from minitransformer.schedule import _SCHEDULES
+from minitransformer.train import (
+    _FUSED,
+    StepResult,
+    _flat_weights,
+    choose_autocast,
+    choose_device,
+    make_scaler,
+)
 
-__all__ = ["Monitor", "begin", "fit", "run_epochs"]
+__all__ = ["fit"]
 
 
 # chapters/workshop_runs.md · The loop
-def begin(config: RunConfig | PretrainConfig, device: torch.device) -> TrainingState:
+def _begin(config: RunConfig | PretrainConfig, device: torch.device) -> TrainingState:
     """A model with fresh or pretrained weights on its device, an optimizer and a scaler: the state before the first step."""
     torch.manual_seed(config.seed)  # for the initial weights and for dropout
     reading, settings = isinstance(config, PretrainConfig), config.training
@@ -64,7 +71,7 @@ def begin(config: RunConfig | PretrainConfig, device: torch.device) -> TrainingS
         settings.learning_rate,
         betas=(0.9, 0.98) if reading else (0.9, 0.999),
         weight_decay=settings.weight_decay,
-        fused=device.type in FUSED,
+        fused=device.type in _FUSED,
     )
     state = TrainingState(model, optimizer, make_scaler(device, settings.autocast))
     if settings.ema > 0:
@@ -73,7 +80,7 @@ def begin(config: RunConfig | PretrainConfig, device: torch.device) -> TrainingS
     return state
 
 
-class Monitor:
+class _Monitor:
     """Where a run's records go: `metrics.jsonl`, a progress bar, and TensorBoard's files if wanted."""
 
     def __init__(self, folder: Path, curves: bool = False, step: int = 0, total: int = 0):
@@ -86,9 +93,9 @@ class Monitor:
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write one record; a number that is not finite becomes null, because JSON has no word for it."""
         record = {"kind": kind, "step": step, **_finite_or_null(values)}
-        append_record(self.path, record)
+        _append_record(self.path, record)
         if self.writer is not None:
-            for name, value in flat(values, "/").items():
+            for name, value in _flat(values, "/").items():
                 self.writer.add_scalar(f"{kind}/{name}", value, step)
 
     def step(self, result: StepResult, measured: dict[str, float], accuracy: float) -> None:
@@ -134,7 +141,7 @@ def _set_learning_rate(
 ) -> float:
     """Give the optimizer the rate for the update after `step` others, of `total`; returns it."""
     warmup = math.ceil(settings.warmup * total)
-    rate = settings.learning_rate * SCHEDULES[settings.schedule](step, total, warmup)
+    rate = settings.learning_rate * _SCHEDULES[settings.schedule](step, total, warmup)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate
@@ -145,7 +152,7 @@ def _measured_step(
 ) -> tuple[StepResult, dict[str, float]]:
     """One step of a run of `total` steps: its rate set, its update made and counted; every so often measured too."""
     rate = _set_learning_rate(state.optimizer, settings, state.step, total)
-    before = flat_weights(state.model) if state.step % settings.log_every == 0 else None
+    before = _flat_weights(state.model) if state.step % settings.log_every == 0 else None
     result = objective.update(state, batch, settings)
     state.add(result)
     if state.averaged is not None and not result.skipped:
@@ -153,12 +160,12 @@ def _measured_step(
     if before is None:
         return result, {}
     length = before.norm().item()
-    moved = (flat_weights(state.model) - before).norm().item()
+    moved = (_flat_weights(state.model) - before).norm().item()
     measured = {"learning_rate": rate, "weight_norm": length}
     return result, measured | {"update_ratio": moved / length}
 
 
-def run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[], object]) -> None:
+def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[], object]) -> None:
     """Train until all epochs are done, and validate after each; `save` is called when a checkpoint is due.
 
     A state that was resumed goes on in the middle of its epoch.
@@ -168,7 +175,7 @@ def run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[], 
     """
     settings, steps = job.config.training, len(job.loader)
     total = steps * settings.epochs
-    monitor = Monitor(folder, settings.tensorboard, state.step, total)
+    monitor = _Monitor(folder, settings.tensorboard, state.step, total)
     wall = time.perf_counter() - state.seconds
     busy = time.process_time() - state.cpu_seconds
     try:
@@ -199,7 +206,7 @@ def _check(state: TrainingState, result: StepResult, settings: TrainingConfig) -
         )
 
 
-def _end_epoch(state: TrainingState, job: Job, monitor: Monitor, epoch: int) -> None:
+def _end_epoch(state: TrainingState, job: Job, monitor: _Monitor, epoch: int) -> None:
     """Validate, record and print what an epoch brought."""
     trained = state.end_epoch()
     validated = job.objective.evaluate(state.outcome, job.measuring)
@@ -211,7 +218,7 @@ def _end_epoch(state: TrainingState, job: Job, monitor: Monitor, epoch: int) -> 
 
 
 # chapters/workshop_runs.md · Kill it and go on
-@one_at_a_time
+@_one_at_a_time
 def fit(
     config: RunConfig | PretrainConfig, folder: str | Path, overwrite: bool = False, resume: bool = False
 ) -> Metrics:
@@ -222,14 +229,14 @@ def fit(
     """
     device = choose_device(config.training.device)
     config = _settled(config, device, Path(folder), resume)
-    folder = open_run_folder(folder, overwrite, resume)
-    job = prepare(config, folder)
+    folder = _open_run_folder(folder, overwrite, resume)
+    job = _prepare(config, folder)
     ours = identity(job)
     if resume and (folder / "run.json").exists():
-        same_run(folder, finished_identity(folder, type(config)), ours)
+        _same_run(folder, _finished_identity(folder, type(config)), ours)
         print(f"the run in {folder} is finished")
         return last_validation(folder)
-    state = begin(job.config, device)
+    state = _begin(job.config, device)
     if resume and restore(folder, state, ours):
         print(f"going on after step {state.step}")
     _announce(job, folder, device)
@@ -239,7 +246,7 @@ def fit(
         what = {"identity": ours, "log_bytes": log, **state.state_dict()}
         save_checkpoint(folder, state.step, what)
 
-    run_epochs(state, job, folder, save)
+    _run_epochs(state, job, folder, save)
     _finish(folder, job, state)
     return last_validation(folder)
 
@@ -257,9 +264,9 @@ def _settled(config: Any, device: torch.device, folder: Path, resume: bool) -> A
 def _announce(job: Job, folder: Path, device: torch.device) -> None:
     """Save what is known before the first step, and say it."""
     config, parts = job.config, job.data.items()
-    with writing(folder / "config.yaml"):
-        save_settings(config, folder / "config.yaml")
-    with writing(folder / "tokenizer.json"):
+    with _writing(folder / "config.yaml"):
+        _save_settings(config, folder / "config.yaml")
+    with _writing(folder / "tokenizer.json"):
         job.tokenizer.save(folder / "tokenizer.json")
     sources = ", ".join(f"{entry['source']} ({split})" for split, entry in parts)
     size, steps = config.model.vocab_size, len(job.loader)
@@ -275,18 +282,18 @@ def _finish(folder: Path, job: Job, state: TrainingState) -> None:
         positive = logits.softmax(-1)[:, 1].tolist()
         pairs = zip(positive, (logits.argmax(-1) == labels).tolist(), strict=True)
         answers = [{"positive": round(p, 6), "correct": c} for p, c in pairs]
-        write_json(folder / "predictions.jsonl", answers)
-    with writing(folder / "model.safetensors"):
+        _write_json(folder / "predictions.jsonl", answers)
+    with _writing(folder / "model.safetensors"):
         model.save_pretrained(folder)
-    write_json(folder / "run.json", _run_record(job, state))
+    _write_json(folder / "run.json", _run_record(job, state))
 
 
 def _run_record(job: Job, state: TrainingState) -> dict[str, Any]:
-    """What one needs to know to trust and to repeat a run: class (see `origin`), data, cost, machine, code.
+    """What one needs to know to trust and to repeat a run: class (see `_origin`), data, cost, machine, code.
 
     `seconds` are those on the clock, `cpu_seconds` those that the processor worked.
     """
-    config, (kind, start) = job.config, origin(job.config)
+    config, (kind, start) = job.config, _origin(job.config)
     if kind == "alone" and isinstance(config, PretrainConfig):
         kind = "read"
     data = [dict(entry) for entry in job.data.values()]
@@ -303,6 +310,6 @@ def _run_record(job: Job, state: TrainingState) -> dict[str, Any]:
         "tokens_per_second": round(state.tokens / state.seconds),
         "autocast": config.training.autocast,
         "machine": machine_state(state.device),
-        "code": source_state(),
+        "code": _source_state(),
         **({"initial": start} if start else {}),
     }

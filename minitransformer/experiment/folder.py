@@ -23,22 +23,20 @@ from torch import Tensor
 
 import minitransformer
 from minitransformer.data import Examples
-from minitransformer.evaluate import Metrics, traits
+from minitransformer.evaluate import Metrics, _traits
 from minitransformer.experiment.settings import PretrainConfig, RunConfig, read_settings
-from minitransformer.model import TransformerForSequenceClassification, weight_files
+from minitransformer.model import TransformerForSequenceClassification, _weight_files
 from minitransformer.tokenizer import WordTokenizer, load_tokenizer
 
 __all__ = [
-    "FolderInUse", "answer_records", "append_record", "checkpoint_files", "checksum", "file_digest",
-    "in_use", "last_validation", "load_run", "machine_state", "one_at_a_time", "open_run_folder",
-    "origin", "read_answers", "read_evaluations", "read_predictions", "read_records", "read_run_record",
-    "record_evaluation", "source_state", "write_atomically", "write_json", "writing",
+    "FolderInUse", "checkpoint_files", "checksum", "last_validation", "load_run", "machine_state",
+    "read_answers", "read_evaluations", "read_predictions", "read_records", "read_run_record",
 ]  # fmt: skip
 
 
 # chapters/workshop_runs.md · The half-written file
 @contextmanager
-def writing(path: str | Path) -> Iterator[None]:
+def _writing(path: str | Path) -> Iterator[None]:
     """Around the writing of a file: what goes wrong, such as a full disk, becomes one sentence that names the file."""
     try:
         yield
@@ -50,12 +48,12 @@ def writing(path: str | Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
+def _write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that its name always stands for the old content or for all of the new."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with writing(path), temporary.open("wb") as file:
+        with _writing(path), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -68,19 +66,19 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: Any) -> None:
     """Write a record for people to read, or into a `.jsonl` one record a line; the whole file or nothing."""
     if path.suffix == ".jsonl":
         text = "".join(json.dumps(record) + "\n" for record in content)
     else:
         text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, text.encode())
+    _write_atomically(path, text.encode())
 
 
 # chapters/workshop_runs.md · The folder of a run
-def append_record(path: Path, record: dict[str, object]) -> None:
+def _append_record(path: Path, record: dict[str, object]) -> None:
     """Add one line of JSON to a run's metrics, at once, so that a killed run keeps what it measured."""
-    with writing(path), path.open("a", encoding="utf-8") as file:
+    with _writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
 
 
@@ -118,7 +116,7 @@ def checkpoint_files(folder: str | Path) -> list[Path]:
     return sorted(Path(folder, "checkpoints").glob("step_*.safetensors"))
 
 
-def open_run_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
+def _open_run_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
     """The folder of a run, made if it is missing.
 
     What an earlier run left there is removed if `overwrite`, kept if `resume`, and a reason to refuse otherwise.
@@ -157,7 +155,7 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def source_state() -> dict[str, object]:
+def _source_state() -> dict[str, object]:
     """Which code runs: the commit, if git tracks the package, and a fingerprint of the package's files."""
     here = Path(minitransformer.__file__).parent
     content = b"".join(file.read_bytes() for file in sorted(here.rglob("*.py")))
@@ -205,9 +203,9 @@ def read_run_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def file_digest(path: Path) -> dict[str, str]:
+def _file_digest(path: Path) -> dict[str, str]:
     """The name of a file and the SHA-256 of what is in it; of weights in several files, of all in their order."""
-    files, found = weight_files(path), hashlib.sha256()
+    files, found = _weight_files(path), hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
             while block := content.read(1 << 20):
@@ -215,7 +213,7 @@ def file_digest(path: Path) -> dict[str, str]:
     return {"file": ", ".join(file.name for file in files), "sha256": found.hexdigest()}
 
 
-def origin(config: RunConfig | PretrainConfig) -> tuple[str, dict[str, str]]:
+def _origin(config: RunConfig | PretrainConfig) -> tuple[str, dict[str, str]]:
     """The class of what a run starts from, and its fingerprint: folder, file, SHA-256; "alone" and {} for nothing.
 
     A class is "alone" (only the data set named), "read" (also other texts) or "taught" (also weights from elsewhere).
@@ -226,7 +224,7 @@ def origin(config: RunConfig | PretrainConfig) -> tuple[str, dict[str, str]]:
         return "alone", {}
     kind = read_run_record(source)["class"]
     name = "model.safetensors" if config.initial else "tokenizer.json"
-    return kind, {"folder": Path(source).name, **file_digest(Path(source, name))}
+    return kind, {"folder": Path(source).name, **_file_digest(Path(source, name))}
 
 
 def load_run(folder: str | Path) -> tuple[RunConfig, TransformerForSequenceClassification, WordTokenizer]:
@@ -253,7 +251,7 @@ class FolderInUse(ValueError):
 
 
 @contextmanager
-def in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
+def _in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
     """Keep a folder, made if it is missing, to this process; the operating system frees it when the process ends.
 
     Raises:
@@ -284,19 +282,19 @@ def in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
 _Work = TypeVar("_Work", bound=Callable[..., Any])
 
 
-def one_at_a_time(work: _Work) -> _Work:
-    """The function `work`, which keeps the folder that is its second argument to itself (see `in_use`)."""
+def _one_at_a_time(work: _Work) -> _Work:
+    """The function `work`, which keeps the folder that is its second argument to itself (see `_in_use`)."""
 
     @wraps(work)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with in_use(args[1] if len(args) > 1 else kwargs["folder"]):
+        with _in_use(args[1] if len(args) > 1 else kwargs["folder"]):
             return work(*args, **kwargs)
 
     return wrapper  # type: ignore[return-value]
 
 
 # chapters/workshop_runs.md · Answers, and how often a split was read
-def answer_records(
+def _answer_records(
     texts: Sequence[str], logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]
 ) -> list[dict[str, Any]]:
     """One record for each example: the probability of "positive", its label, whether the answer is right, its traits."""
@@ -304,7 +302,7 @@ def answer_records(
     correct = (logits.argmax(-1) == labels).tolist()
     rows = zip(texts, positive, labels.tolist(), correct, strict=True)
     return [
-        {"positive": round(p, 6), "label": label, "correct": c, **traits(text)} for text, p, label, c in rows
+        {"positive": round(p, 6), "label": label, "correct": c, **_traits(text)} for text, p, label, c in rows
     ]
 
 
@@ -325,21 +323,21 @@ def read_evaluations(folder: str | Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def record_evaluation(
+def _record_evaluation(
     folder: str | Path, split: str, records: Sequence[dict[str, Any]], metrics: Metrics
 ) -> int:
     """Count a reading and write its result into `run.json`, its answers as `answers_SPLIT.jsonl`; returns the count."""
-    with in_use(folder, wait=10) as folder:
+    with _in_use(folder, wait=10) as folder:
         run, evaluations = read_run_record(folder), read_evaluations(folder)
         readings = int(evaluations.get(split, {}).get("readings", 0)) + 1
         entry = {split: {"readings": readings, **asdict(metrics)}}
-        write_json(folder / "run.json", run | {"evaluations": evaluations | entry})
-        write_json(folder / f"answers_{split}.jsonl", records)
+        _write_json(folder / "run.json", run | {"evaluations": evaluations | entry})
+        _write_json(folder / f"answers_{split}.jsonl", records)
         return readings
 
 
 def read_answers(folder: str | Path, split: str) -> list[dict[str, Any]]:
-    """What `record_evaluation` wrote about a split; an empty list if it was never evaluated.
+    """What `_record_evaluation` wrote about a split; an empty list if it was never evaluated.
 
     Raises:
         ValueError: one sentence, if a line of the file is something else.

@@ -17,23 +17,20 @@ from torch.utils.data import DataLoader
 from minitransformer.data import EpochSampler, Examples, load_examples, make_loader
 from minitransformer.evaluate import Metrics, evaluate
 from minitransformer.experiment.checkpoint import TrainingState
-from minitransformer.experiment.folder import checksum, origin, read_run_record, write_json, writing
+from minitransformer.experiment.folder import _origin, _write_json, _writing, checksum, read_run_record
 from minitransformer.experiment.settings import PretrainConfig, RunConfig, TrainingConfig, read_settings
-from minitransformer.model import require
+from minitransformer.model import _require
 from minitransformer.pretrain import (
     Corpus,
     MaskedLMObjective,
+    _load_corpus_texts,
     build_corpus,
-    load_corpus_texts,
     make_corpus_loader,
 )
 from minitransformer.tokenizer import Vocabulary, WordPieceTokenizer, WordTokenizer, load_tokenizer
 from minitransformer.train import StepResult, autocast_on, train_step
 
-__all__ = [
-    "Classification", "Job", "Objective", "Reading", "finished_identity", "flat", "identity", "prepare",
-    "sample",
-]  # fmt: skip
+__all__ = ["Classification", "Job", "Objective", "Reading", "identity"]
 
 
 # chapters/workshop_runs.md · A job
@@ -126,7 +123,7 @@ class Job:
     objective: Objective
 
 
-def prepare(config: RunConfig | PretrainConfig, folder: Path) -> Job:
+def _prepare(config: RunConfig | PretrainConfig, folder: Path) -> Job:
     """Load what the settings name, and make its loaders; a reading keeps its tokenized corpus in `folder`."""
     if isinstance(config, PretrainConfig):
         return _reading(config, folder)
@@ -155,7 +152,7 @@ def _labelled(config: RunConfig) -> Job:
     seed, data, size = config.seed, config.data, config.model.vocab_size
     batch, grouped = config.training.batch_size, config.data.group_by_length
     train = load_examples(data.source("train"), "train")
-    train = sample(train, data.train_size, seed)
+    train = _sample(train, data.train_size, seed)
     validation = load_examples(data.source("validation"), "validation")
     source, length = config.initial or data.tokenizer, config.model.max_length
     if source is not None:
@@ -173,7 +170,7 @@ def _labelled(config: RunConfig) -> Job:
     )
 
 
-def sample(examples: Examples, size: int | None, seed: int) -> Examples:
+def _sample(examples: Examples, size: int | None, seed: int) -> Examples:
     """`size` of the examples, drawn without replacement; all of them if `size` is None."""
     if size is None:
         return examples
@@ -190,7 +187,7 @@ def sample(examples: Examples, size: int | None, seed: int) -> Examples:
 
 def _reading(config: PretrainConfig, folder: Path) -> Job:
     """A corpus, of which some reviews are held back to measure, and a tokenizer that learned its pieces there."""
-    examples, length = load_corpus_texts(config.corpus), config.model.max_length
+    examples, length = _load_corpus_texts(config.corpus), config.model.max_length
     if config.initial is not None:
         tokenizer = _tokenizer_of(config.initial, length)
     else:
@@ -199,7 +196,7 @@ def _reading(config: PretrainConfig, folder: Path) -> Job:
     corpus = _kept_corpus(examples, tokenizer, folder / "corpus")
     held_out = config.held_out
     allowed = f"below the {len(corpus)} reviews there are"
-    require(held_out < len(corpus), "held_out", held_out, allowed)
+    _require(held_out < len(corpus), "held_out", held_out, allowed)
     order = np.random.default_rng(config.seed).permutation(len(corpus))
     how = (config.chunk_length, config.training.batch_size, config.seed)
     loader, measuring = (
@@ -220,22 +217,22 @@ def _kept_corpus(examples: Examples, tokenizer: WordTokenizer, folder: Path) -> 
         note.unlink(missing_ok=True)
         corpus = build_corpus(examples, tokenizer)
         for name in names:
-            with writing(folder / f"{name}.npy"):
+            with _writing(folder / f"{name}.npy"):
                 np.save(folder / f"{name}.npy", getattr(corpus, name))
-        write_json(note, wanted)
+        _write_json(note, wanted)
     files = [folder / f"{name}.npy" for name in names]
     arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
     tokens, spans, labels = arrays
     return Corpus(tokens, spans, labels, examples.source)
 
 
-def flat(values: dict[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
+def _flat(values: dict[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
     """Nested values under one name each: {"train": {"loss": 1}} gives {"train.loss": 1}."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         deep = isinstance(value, dict)
         inner = f"{prefix}{name}{separator}"
-        found |= flat(value, separator, inner) if deep else {prefix + name: value}
+        found |= _flat(value, separator, inner) if deep else {prefix + name: value}
     return found
 
 
@@ -247,10 +244,10 @@ _MAY_CHANGE = (
 
 def identity(job: Job) -> dict[str, Any]:
     """What must not change when a run is resumed: settings, data, and what it starts from, wherever that lies."""
-    return _identity(job.config, job.data, origin(job.config)[1])
+    return _identity(job.config, job.data, _origin(job.config)[1])
 
 
-def finished_identity(folder: Path, kind: type) -> dict[str, Any]:
+def _finished_identity(folder: Path, kind: type) -> dict[str, Any]:
     """The `identity` of a finished run, whose settings are of the `kind` RunConfig or PretrainConfig."""
     record = read_run_record(folder)
     config: Any = read_settings(kind, folder / "config.yaml")
@@ -258,7 +255,7 @@ def finished_identity(folder: Path, kind: type) -> dict[str, Any]:
 
 
 def _identity(config: Any, data: dict[str, Any], start: dict[str, str]) -> dict[str, Any]:
-    settings = flat(asdict(config))
+    settings = _flat(asdict(config))
     kept = {name: settings[name] for name in settings if name not in _MAY_CHANGE}
     reading = isinstance(config, PretrainConfig)
     splits = ("corpus",) if reading else ("training", "validation")

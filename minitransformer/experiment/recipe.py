@@ -11,37 +11,43 @@ from pydantic import Field, model_validator
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minitransformer.bert import _casing, bert_folder, kept_pieces, read_bert, source_name, wordpiece
+from minitransformer.bert import _bert_folder, _casing, _kept_pieces, _source_name, _wordpiece, read_bert
 from minitransformer.data import load_examples, load_imdb
-from minitransformer.experiment.checkpoint import same_run
+from minitransformer.experiment.checkpoint import _same_run
 from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import (
-    file_digest,
+    _file_digest,
+    _one_at_a_time,
+    _source_state,
+    _write_atomically,
+    _write_json,
+    _writing,
     last_validation,
-    one_at_a_time,
     read_answers,
     read_evaluations,
     read_run_record,
-    source_state,
-    write_atomically,
-    write_json,
-    writing,
 )
-from minitransformer.experiment.report import device_name, evaluate_split, render, results_table, write_report
-from minitransformer.experiment.search import summary
+from minitransformer.experiment.report import (
+    _device_name,
+    _render,
+    _results_table,
+    evaluate_split,
+    write_report,
+)
+from minitransformer.experiment.search import _summary
 from minitransformer.experiment.settings import (
-    Name,
     PretrainConfig,
     RunConfig,
-    Seeds,
+    _Name,
+    _save_settings,
+    _Seeds,
     read_settings,
-    save_settings,
     settings,
 )
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification, require, save_shards
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification, _require, _save_shards
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
-__all__ = ["RecipeConfig", "best_run", "convert", "film_texts", "load_recipe", "reproduce", "ship"]
+__all__ = ["RecipeConfig", "best_run", "convert", "load_recipe", "reproduce", "ship"]
 
 # chapters/workshop_reports.md · Weights to give away
 _SHIPPED_FILES = (
@@ -81,15 +87,15 @@ def ship(run: str | Path, folder: str | Path, largest: int = _LARGEST_SHARD) -> 
     parcel = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(parcel, ignore_errors=True)  # an interrupted call may have left it
     try:
-        with writing(folder):
+        with _writing(folder):
             parcel.mkdir(parents=True)
             for name in _SHIPPED_FILES:
                 if Path(run, name).is_file():
                     shutil.copyfile(Path(run, name), parcel / name)
             if (saved := parcel / "config.yaml").is_file():
-                save_settings(_without_paths(read_settings(RunConfig, saved)), saved)
+                _save_settings(_without_paths(read_settings(RunConfig, saved)), saved)
             halves = {name: value.half() for name, value in model.state_dict().items()}
-            save_shards(halves, parcel, largest)
+            _save_shards(halves, parcel, largest)
             if folder.exists():
                 folder.rmdir()
             return parcel.rename(folder)
@@ -105,17 +111,17 @@ def _smaller(
     config, tokens, weights = read_bert(folder)
     casing, ids = _casing(folder), {token: i for i, token in enumerate(tokens)}
     size = len(tokens) if vocab_size is None else vocab_size
-    kept = kept_pieces(tokens, texts, size, **casing)
+    kept = _kept_pieces(tokens, texts, size, **casing)
     length = min(max_length, config.max_length)
     rows = [ids[token] for token in kept]
     weights["embedding.weight"] = weights["embedding.weight"][rows]
     weights["positions.encoding"] = weights["positions.encoding"][:length].clone()
     config = replace(config, vocab_size=len(kept), max_length=length)
     config = replace(config, padding_id=0, pooling="mean")
-    return config, weights, WordPieceTokenizer(wordpiece(kept, **casing), length)
+    return config, weights, WordPieceTokenizer(_wordpiece(kept, **casing), length)
 
 
-@one_at_a_time
+@_one_at_a_time
 def convert(
     source: str | Path,
     folder: str | Path,
@@ -128,20 +134,20 @@ def convert(
     With a `vocab_size` only as many entries are kept, those that `texts` use most; and only the first `max_length`
     positions. Returns the config of the model. A ValueError of one sentence refuses whatever is not a BERT's.
     """
-    found, folder = bert_folder(source), Path(folder)
+    found, folder = _bert_folder(source), Path(folder)
     taken = (folder / "metrics.jsonl").exists()
-    require(not taken, "the folder", str(folder), "one that holds no run")
+    _require(not taken, "the folder", str(folder), "one that holds no run")
     config, weights, tokenizer = _smaller(found, vocab_size, max_length, texts)
-    digest = file_digest(found / "model.safetensors")
-    origin = {"source": source_name(source), **digest, "vocab_size": vocab_size}
+    digest = _file_digest(found / "model.safetensors")
+    origin = {"source": _source_name(source), **digest, "vocab_size": vocab_size}
     record = {"name": folder.name, "class": "taught", "origin": origin}
     weights = {f"encoder.{name}": value for name, value in weights.items()}
-    write_json(folder / "config.json", asdict(config))
-    with writing(folder / "model.safetensors"):
+    _write_json(folder / "config.json", asdict(config))
+    with _writing(folder / "model.safetensors"):
         save_file(weights, folder / "model.safetensors")
-    with writing(folder / "tokenizer.json"):
+    with _writing(folder / "tokenizer.json"):
         tokenizer.save(folder / "tokenizer.json")
-    write_json(folder / "run.json", {**record, "code": source_state()})
+    _write_json(folder / "run.json", {**record, "code": _source_state()})
     return config
 
 
@@ -158,9 +164,9 @@ class RecipeConfig:
         vocab_size: how many of that BERT's entries are kept; None keeps all.
     """
 
-    name: Name
+    name: _Name
     train: str
-    seeds: Seeds
+    seeds: _Seeds
     pretrain: str | None = None
     convert: str | None = None
     vocab_size: Annotated[int | None, Field(gt=len(SPECIAL_TOKENS))] = None
@@ -168,7 +174,7 @@ class RecipeConfig:
     @model_validator(mode="after")
     def _an_encoder_comes_from_somewhere(self) -> "RecipeConfig":
         some = self.pretrain is not None or self.convert is not None
-        require(some, "pretrain", self.pretrain, "given if convert is not")
+        _require(some, "pretrain", self.pretrain, "given if convert is not")
         return self
 
 
@@ -187,7 +193,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
     return plan
 
 
-def film_texts() -> list[str]:
+def _film_texts() -> list[str]:
     """The texts that decide which entries of a vocabulary are kept: training phrases of SST-2 and reviews of IMDB."""
     return load_examples("sst2", "train").texts + load_imdb("train").texts
 
@@ -195,12 +201,12 @@ def film_texts() -> list[str]:
 def _take_over(plan: RecipeConfig, folder: Path) -> Path:
     """The encoder and the tokenizer of the recipe's BERT, in `folder`; there already, they are kept."""
     assert plan.convert is not None
-    asked = {"convert": source_name(plan.convert), "vocab_size": plan.vocab_size}
+    asked = {"convert": _source_name(plan.convert), "vocab_size": plan.vocab_size}
     if (folder / "run.json").is_file():
         found = read_run_record(folder)["origin"]
-        same_run(folder, {"convert": found["source"], "vocab_size": found["vocab_size"]}, asked)
+        _same_run(folder, {"convert": found["source"], "vocab_size": found["vocab_size"]}, asked)
         return folder
-    texts = film_texts() if plan.vocab_size is not None else []
+    texts = _film_texts() if plan.vocab_size is not None else []
     convert(plan.convert, folder, plan.vocab_size, texts=texts)
     return folder
 
@@ -266,23 +272,23 @@ Class *{{ kind }}*. Validation accuracy: {{ found.accuracy | percent }}\
 def _write_summary(folder: Path, runs: Sequence[Path], chosen: Path) -> Path:
     """Write `summary.md`: validation accuracy of every seed, the chosen run on the test split, and what it cost."""
     stages = [(stage, read_run_record(stage)) for stage in (folder / "encoder", *runs)]
-    text = render(
+    text = _render(
         _SUMMARY,
         name=folder.name,
         kind=read_run_record(chosen)["class"],
-        found=summary(folder.name, runs),
+        found=_summary(folder.name, runs),
         runs=[(run.name, last_validation(run).accuracy) for run in runs],
         chosen=chosen.name,
-        results=results_table(chosen),
+        results=_results_table(chosen),
         # an encoder that was only taken over cost no time worth a line
-        stages=[(s.name, r, device_name(r)) for s, r in stages if "seconds" in r],
+        stages=[(s.name, r, _device_name(r)) for s, r in stages if "seconds" in r],
     )
     path = folder / "summary.md"
-    write_atomically(path, (text + "\n").encode())
+    _write_atomically(path, (text + "\n").encode())
     return path
 
 
-@one_at_a_time
+@_one_at_a_time
 def reproduce(plan: RecipeConfig, folder: str | Path) -> Path:
     """Everything from the raw texts to the report, in `folder`; called again, it goes on where it stopped.
 

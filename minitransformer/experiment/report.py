@@ -26,29 +26,26 @@ from minitransformer.evaluate import (
     wilson_interval,
 )
 from minitransformer.experiment.folder import (
-    answer_records,
+    _answer_records,
+    _record_evaluation,
+    _write_atomically,
+    _writing,
     last_validation,
     load_run,
     read_answers,
     read_evaluations,
     read_records,
     read_run_record,
-    record_evaluation,
-    write_atomically,
-    writing,
 )
-from minitransformer.experiment.job import flat
+from minitransformer.experiment.job import _flat
 from minitransformer.experiment.settings import RunConfig, read_settings
 from minitransformer.model import ModelConfig
 
-__all__ = [
-    "agreement", "cost_line", "device_name", "draw_architecture", "draw_curves", "evaluate_split",
-    "measure_split", "percent", "render", "results_of", "results_table", "write_report",
-]  # fmt: skip
+__all__ = ["evaluate_split", "write_report"]
 
 
 # chapters/workshop_reports.md · Measuring a split, and counting the readings
-def measure_split(
+def _measure_split(
     folder: str | Path, split: str, record: bool = True
 ) -> tuple[str, Metrics, list[dict[str, Any]]]:
     """Where the examples of a split come from, how the model of a run folder does on them, and each answer.
@@ -60,7 +57,7 @@ def measure_split(
         read_evaluations(folder)
     examples = load_examples(config.data.source(split), split)
     logits, labels = predict(model, make_loader(examples, tokenizer, 256))
-    return (examples.source, score(logits, labels), answer_records(examples.texts, logits, labels))
+    return (examples.source, score(logits, labels), _answer_records(examples.texts, logits, labels))
 
 
 def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple[str, Metrics]:
@@ -68,9 +65,9 @@ def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple
 
     With `record` the answers and the result are kept in the folder, and the reading of the split is counted.
     """
-    source, metrics, answers = measure_split(folder, split, record)
+    source, metrics, answers = _measure_split(folder, split, record)
     if record:
-        record_evaluation(folder, split, answers, metrics)
+        _record_evaluation(folder, split, answers, metrics)
     return source, metrics
 
 
@@ -84,11 +81,11 @@ def _drawing(path: Path, width: float, height: float) -> Iterator[Any]:
     with style.context("default"), rc_context({"svg.hashsalt": "minitransformer"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        with writing(path):
+        with _writing(path):
             figure.savefig(path, metadata={"Date": None})
 
 
-def draw_curves(folder: Path) -> Path:
+def _draw_curves(folder: Path) -> Path:
     """Training loss by step, and both accuracies by epoch, as `curves.svg`: equal runs give equal files."""
     steps, epochs = read_records(folder, "step"), read_records(folder, "epoch")
     path = folder / "curves.svg"
@@ -122,7 +119,7 @@ def _architecture(config: ModelConfig) -> list[str]:
     ]
 
 
-def draw_architecture(config: ModelConfig, path: Path) -> Path:
+def _draw_architecture(config: ModelConfig, path: Path) -> Path:
     """The model from the text (below) to the label (above), with its sizes; a frame holds what each layer repeats."""
     parts = _architecture(config)
     boxes = ["the text, as token ids", *parts[:2], *parts[3:], "negative or positive"]
@@ -244,20 +241,20 @@ _LOOK = """\
 Confidence and accuracy are {{ error | percent }} points apart on average (expected calibration error)."""
 
 
-def percent(share: float) -> str:
+def _percent(share: float) -> str:
     """A share in per cent with one decimal."""
     return f"{100 * share:.1f}"
 
 
-def render(template: str, **values: Any) -> str:
+def _render(template: str, **values: Any) -> str:
     """A template of Markdown, filled; a name that is missing is an error."""
     pages = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    pages.filters["percent"] = percent
-    pages.filters["interval"] = lambda ends: " to ".join(map(percent, ends))
+    pages.filters["percent"] = _percent
+    pages.filters["interval"] = lambda ends: " to ".join(map(_percent, ends))
     return pages.from_string(template).render(values).strip()
 
 
-def results_of(folder: str | Path) -> dict[str, tuple[Metrics, object]]:
+def _results_of(folder: str | Path) -> dict[str, tuple[Metrics, object]]:
     """Validation first: what was found on each split, and how often it was read (the run's own validation does not count)."""
     found: dict[str, tuple[Metrics, object]] = {"validation": (last_validation(folder), "")}
     for split, e in read_evaluations(folder).items():
@@ -265,14 +262,14 @@ def results_of(folder: str | Path) -> dict[str, tuple[Metrics, object]]:
     return found
 
 
-def results_table(folder: str | Path) -> str:
+def _results_table(folder: str | Path) -> str:
     """What was found on each split, as a table in Markdown."""
-    return render(_RESULTS, results=results_of(folder))
+    return _render(_RESULTS, results=_results_of(folder))
 
 
-def agreement(folder: str | Path) -> str:
+def _agreement(folder: str | Path) -> str:
     """Whether test and validation agree, in a sentence; empty if the test split was not read."""
-    results = results_of(folder)
+    results = _results_of(folder)
     if "test" not in results:
         return ""
     low, high = difference_interval(results["test"][0], results["validation"][0])
@@ -282,18 +279,18 @@ def agreement(folder: str | Path) -> str:
     return f"Test less validation, in points, 95 % interval: {interval}, so these answers show {seen}."
 
 
-def device_name(record: dict[str, Any]) -> str:
+def _device_name(record: dict[str, Any]) -> str:
     """What a run ran on, by its record: the GPU's name, or the processor's."""
     machine = record["machine"]
     return machine["cpu"] if machine["device"] == "cpu" else machine["device"]
 
 
-def cost_line(folder: str | Path) -> str:
+def _cost_line(folder: str | Path) -> str:
     """What a run took: epochs, time, machine, speed."""
     record, epochs = read_run_record(folder), len(read_records(folder, "epoch"))
     threads = record["machine"]["threads"]
     return (
-        f"{epochs} epoch{'s' * (epochs != 1)} in {record['seconds']:,.0f} s on {device_name(record)} "
+        f"{epochs} epoch{'s' * (epochs != 1)} in {record['seconds']:,.0f} s on {_device_name(record)} "
         f"({threads} thread{'s' * (threads != 1)}), {record['tokens_per_second']:,} tokens/s."
     )
 
@@ -324,7 +321,7 @@ def _closer_look(folder: Path, split: str) -> str:
     verdicts = torch.tensor([int(a["positive"] > 0.5) for a in answers])
     labels = torch.tensor([a["label"] for a in answers])
     picture = folder / f"calibration_{split}.svg"
-    return render(
+    return _render(
         _LOOK,
         split=split,
         labels=LABELS,
@@ -375,20 +372,20 @@ def write_report(folder: str | Path) -> Path:
     config, notes = (read_settings(RunConfig, folder / "config.yaml"), folder / "notes.md")
     splits = ("validation", "test")
     sources = [key for key in ("data", "initial", "machine", "code") if key in record]
-    text = render(
+    text = _render(
         _REPORT + _ORIGIN,
         record={"initial": None, **record},
         classes=_KINDS,
         notes=notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
-        results=results_table(folder),
-        agreement=agreement(folder),
-        architecture=draw_architecture(config.model, folder / "architecture.svg").name,
-        curves=draw_curves(folder).name,
-        cost=cost_line(folder),
+        results=_results_table(folder),
+        agreement=_agreement(folder),
+        architecture=_draw_architecture(config.model, folder / "architecture.svg").name,
+        curves=_draw_curves(folder).name,
+        cost=_cost_line(folder),
         looks=[look for split in splits if (look := _closer_look(folder, split))],
-        settings=flat(_without_folders(asdict(config))),
+        settings=_flat(_without_folders(asdict(config))),
         origin=json.dumps({key: record[key] for key in sources}, indent=2),
     )
     path = folder / "report.md"
-    write_atomically(path, (text + "\n").encode())
+    _write_atomically(path, (text + "\n").encode())
     return path

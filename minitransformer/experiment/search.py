@@ -12,12 +12,9 @@ from pydantic import Field
 from minitransformer.evaluate import mean_interval
 from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import FolderInUse, last_validation, read_run_record
-from minitransformer.experiment.settings import Name, RunConfig, Seeds, read_settings, settings
+from minitransformer.experiment.settings import RunConfig, _Name, _Seeds, read_settings, settings
 
-__all__ = [
-    "SearchConfig", "load_search", "markdown_table", "run_folders", "search", "summarize", "summary",
-    "variant_config",
-]  # fmt: skip
+__all__ = ["SearchConfig", "load_search", "markdown_table", "search", "summarize"]
 
 
 # chapters/workshop_reports.md · A search is a file
@@ -31,9 +28,9 @@ class SearchConfig:
         variants: a name for each, and the settings that it changes, such as {"training.learning_rate": 1e-3}.
     """
 
-    name: Name
+    name: _Name
     base: str
-    seeds: Seeds
+    seeds: _Seeds
     variants: Annotated[dict[str, dict[str, str | int | float | bool]], Field(min_length=1)]
 
 
@@ -46,11 +43,11 @@ def load_search(path: str | Path) -> SearchConfig:
     plan = read_settings(SearchConfig, path)
     plan = replace(plan, base=str(Path(path).parent / plan.base))
     for name in plan.variants:
-        variant_config(plan, name, plan.seeds[0])
+        _variant_config(plan, name, plan.seeds[0])
     return plan
 
 
-def variant_config(plan: SearchConfig, variant: str, seed: int) -> RunConfig:
+def _variant_config(plan: SearchConfig, variant: str, seed: int) -> RunConfig:
     """The settings of one run of a search: the base, with the variant's changes, under the variant's name."""
     changes = [f"--{key}={value}" for key, value in plan.variants[variant].items()]
     try:
@@ -67,13 +64,13 @@ def search(plan: SearchConfig, folder: str | Path, seeds: Sequence[int] | None =
     for seed in plan.seeds if seeds is None else seeds:
         for variant in plan.variants:
             try:
-                fit(variant_config(plan, variant, seed), Path(folder, f"{variant}_seed{seed}"), resume=True)
+                fit(_variant_config(plan, variant, seed), Path(folder, f"{variant}_seed{seed}"), resume=True)
             except FolderInUse as busy:
                 print(f"passed over: {busy}", file=sys.stderr)
 
 
 # chapters/workshop_reports.md · A table of many runs
-def run_folders(folder: str | Path) -> list[Path]:
+def _run_folders(folder: str | Path) -> list[Path]:
     """The finished runs directly below a folder, by name."""
     return sorted(path.parent for path in Path(folder).glob("*/run.json"))
 
@@ -87,15 +84,15 @@ def summarize(folder: str | Path) -> list[dict[str, Any]]:
         ValueError: if the folder holds no finished run.
     """
     groups: dict[str, list[Path]] = {}
-    for run in run_folders(folder):
+    for run in _run_folders(folder):
         groups.setdefault(read_run_record(run)["name"], []).append(run)
     if not groups:
         raise ValueError(f"there are no finished runs below {folder}")
-    rows = [summary(name, runs) for name, runs in groups.items()]
+    rows = [_summary(name, runs) for name, runs in groups.items()]
     return sorted(rows, key=lambda row: -row["accuracy"])
 
 
-def summary(name: str, runs: Sequence[Path]) -> dict[str, Any]:
+def _summary(name: str, runs: Sequence[Path]) -> dict[str, Any]:
     """The row of one variant; the half width of the interval is None if there is only one seed."""
     accuracies = [last_validation(run).accuracy for run in runs]
     mean, half = mean_interval(accuracies) if len(runs) > 1 else (accuracies[0], None)

@@ -16,13 +16,10 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_v
 from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML, YAMLError
 
-from minitransformer.model import ModelConfig, require
+from minitransformer.model import ModelConfig, _require
 from minitransformer.tokenizer import SPECIAL_TOKENS
 
-__all__ = [
-    "DataConfig", "Name", "PretrainConfig", "RunConfig", "Seeds", "TrainingConfig", "read_settings",
-    "save_settings", "settings",
-]  # fmt: skip
+__all__ = ["DataConfig", "PretrainConfig", "RunConfig", "TrainingConfig", "read_settings", "settings"]
 
 # chapters/workshop_settings.md · The range stands in the field
 _Settings = TypeVar("_Settings")
@@ -78,13 +75,13 @@ _Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 def _different(seeds: list[int]) -> list[int]:
     different = 0 < len(seeds) == len(set(seeds))
-    require(different, "seeds", seeds, "different numbers, one at least")
+    _require(different, "seeds", seeds, "different numbers, one at least")
     return seeds
 
 
 def _folder_name(name: str) -> str:
     plain = re.fullmatch(r"[\w-][\w.-]*", name) is not None
-    require(plain, "name", name, "a plain folder name")
+    _require(plain, "name", name, "a plain folder name")
     return name
 
 
@@ -93,13 +90,13 @@ def _known_device(name: str) -> str:
         torch.device("cpu" if name == "auto" else name)
     except (RuntimeError, TypeError):
         some = "an accelerator that PyTorch knows, such as cuda, cuda:1, mps or xpu"
-        require(False, "training.device", name, f"auto, cpu or {some}")
+        _require(False, "training.device", name, f"auto, cpu or {some}")
     return name
 
 
-Seeds = Annotated[list[int], AfterValidator(_different)]
+_Seeds = Annotated[list[int], AfterValidator(_different)]
 
-Name = Annotated[str, AfterValidator(_folder_name)]
+_Name = Annotated[str, AfterValidator(_folder_name)]
 
 
 @settings("data")
@@ -130,9 +127,9 @@ class DataConfig:
         for split in ("train", "validation", "test"):
             own, at = getattr(self, split), f"data.{split}"
             if self.name != "files":
-                require(own is None, at, own, f"null where data.name is {self.name!r}")
+                _require(own is None, at, own, f"null where data.name is {self.name!r}")
             elif split != "test" or own is not None:
-                require(bool(own), at, own, given)
+                _require(bool(own), at, own, given)
         return self
 
     def source(self, split: str) -> str:
@@ -178,7 +175,7 @@ class TrainingConfig:
     def _parts_fit_into_a_batch(self) -> "TrainingConfig":
         parts, most = self.micro_batches, self.batch_size
         allowed = f"at most training.batch_size={most}"
-        require(parts <= most, "training.micro_batches", parts, allowed)
+        _require(parts <= most, "training.micro_batches", parts, allowed)
         return self
 
 
@@ -190,7 +187,7 @@ class RunConfig:
     `model.vocab_size` is an upper bound; a saved config holds the size that its words needed.
     """
 
-    name: Name
+    name: _Name
     data: DataConfig
     model: ModelConfig
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -202,10 +199,10 @@ class RunConfig:
         _check_model(self.model)
         twice, own = self.training.r_drop, self.data.tokenizer
         differ = twice == 0 or self.model.dropout > 0  # without dropout, two passes are one
-        require(differ, "training.r_drop", twice, "0 where model.dropout is 0")
+        _require(differ, "training.r_drop", twice, "0 where model.dropout is 0")
         one = self.initial is None or own is None
         allowed = "null where initial is given, which brings its own"
-        require(one, "data.tokenizer", own, allowed)
+        _require(one, "data.tokenizer", own, allowed)
         return self
 
 
@@ -218,7 +215,7 @@ def _check_model(model: ModelConfig) -> None:
         ("vocab_size", model.vocab_size >= special, f"at least {special}"),
         ("max_length", model.max_length >= shortest, f"at least {shortest}"),
     ):
-        require(holds, f"model.{name}", getattr(model, name), allowed)
+        _require(holds, f"model.{name}", getattr(model, name), allowed)
 
 
 # chapters/workshop_settings.md · What a reading is
@@ -236,7 +233,7 @@ class PretrainConfig:
         initial: the folder of an encoder that reads on, with its own tokenizer.
     """
 
-    name: Name
+    name: _Name
     corpus: Literal["imdb", "imdb_train", "toy"]
     model: ModelConfig
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -253,12 +250,12 @@ class PretrainConfig:
         chunk, size = self.chunk_length, self.model.vocab_size
         most = self.model.max_length - 2
         allowed = f"at most {most} (model.max_length less two for [CLS] and [SEP])"
-        require(chunk <= most, "chunk_length", chunk, allowed)
+        _require(chunk <= most, "chunk_length", chunk, allowed)
         allowed = "at most 65536, the ids that 16 bits can hold"
-        require(size <= 2**16, "model.vocab_size", size, allowed)
+        _require(size <= 2**16, "model.vocab_size", size, allowed)
         for name, neutral in {"micro_batches": 1, "r_drop": 0, "ema": 0}.items():
             value, allowed = getattr(self.training, name), f"{neutral} when pretraining"
-            require(value == neutral, f"training.{name}", value, allowed)
+            _require(value == neutral, f"training.{name}", value, allowed)
         return self
 
 
@@ -287,7 +284,7 @@ def read_settings(kind: type[_Settings], path: str | Path, overrides: Sequence[s
         raise ValueError(f"{path}: {_one_sentence(error, kind)}") from None
 
 
-def save_settings(config: Any, path: str | Path) -> None:
+def _save_settings(config: Any, path: str | Path) -> None:
     """Write settings as YAML, which `read_settings` reads back to an equal object."""
     text = yaml.safe_dump(asdict(config), sort_keys=False)
     Path(path).write_text(text, encoding="utf-8")

@@ -10,11 +10,11 @@ from torch import nn
 
 from book.press.floors import ROOT
 from minitransformer.cli import main
-from minitransformer.experiment.fit import begin, fit
+from minitransformer.experiment.fit import _begin, fit
 from minitransformer.experiment.folder import machine_state, read_run_record
-from minitransformer.experiment.job import identity, prepare
+from minitransformer.experiment.job import _prepare, identity
 from minitransformer.experiment.recipe import load_recipe
-from minitransformer.experiment.search import load_search, variant_config
+from minitransformer.experiment.search import _variant_config, load_search
 from minitransformer.experiment.settings import (
     DataConfig,
     PretrainConfig,
@@ -141,7 +141,7 @@ def test_a_card_without_bf16_takes_fp16_and_the_scaler():
 
 
 def test_auto_means_the_same_everywhere():
-    """Also where a config was never settled: in a step by hand, and in the scaler of `begin`."""
+    """Also where a config was never settled: in a step by hand, and in the scaler of `_begin`."""
     with mock.patch("minitransformer.train.choose_autocast", return_value="fp16"):
         assert make_scaler(CPU, "auto").is_enabled()
         with autocast_on(CPU, "auto"):
@@ -153,7 +153,7 @@ def test_no_preset_asks_a_processor_for_16_bits_that_it_lacks(path):
     text = path.read_text()
     if "\nbase:" in text:
         plan = load_search(path)
-        formats = {variant_config(plan, variant, 0).training.autocast for variant in plan.variants}
+        formats = {_variant_config(plan, variant, 0).training.autocast for variant in plan.variants}
     elif "\ntrain:" in text:
         load_recipe(path)  # its runs have files of their own
         return
@@ -208,7 +208,7 @@ def test_a_resumed_run_goes_on_in_the_format_that_it_began_with(tmp_path):
 
 
 def test_the_identity_of_a_run_does_not_hold_the_device(tmp_path):
-    cpu, mps = (identity(prepare(tiny(device=name), tmp_path)) for name in ("cpu", "mps"))
+    cpu, mps = (identity(_prepare(tiny(device=name), tmp_path)) for name in ("cpu", "mps"))
     assert cpu == mps and cpu["training.batch_size"] == 16
 
 
@@ -222,12 +222,12 @@ def test_the_record_names_the_device():
 @pytest.mark.parametrize("kind", [RunConfig, PretrainConfig])
 def test_adamw_is_fused_where_the_device_has_it(kind):
     config = tiny(kind, learning_rate=0.01, weight_decay=0.3)
-    state = begin(config, CPU)
+    state = _begin(config, CPU)
     assert state.optimizer.defaults["fused"] is True
     assert all(group["weight_decay"] == 0.3 for group in state.optimizer.param_groups)
     state.model.to = lambda _: state.model
     with mock.patch.object(nn.Module, "to", lambda self, *_: self):
-        assert begin(config, torch.device("hpu")).optimizer.defaults["fused"] is False
+        assert _begin(config, torch.device("hpu")).optimizer.defaults["fused"] is False
 
 
 def batches(count):
@@ -244,7 +244,7 @@ def test_the_fused_update_is_the_plain_one(autocast):
     """In all updates, clipped and scaled, with an overflow in between that changes nothing in either."""
     config = tiny(autocast=autocast, learning_rate=1e-3, weight_decay=0.1)
     config = replace(config, model=replace(config.model, dropout=0.0))
-    fused, plain = begin(config, CPU), begin(config, CPU)
+    fused, plain = _begin(config, CPU), _begin(config, CPU)
     plain.optimizer = torch.optim.AdamW(plain.optimizer.param_groups, fused=False)
     for group in plain.optimizer.param_groups:
         group["fused"] = False

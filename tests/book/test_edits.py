@@ -11,7 +11,7 @@ from torch import nn
 from book import edits
 from minitransformer.cli import SHIPPED
 from minitransformer.data import Examples, load_examples, sst2_is_present
-from minitransformer.evaluate import EDITS
+from minitransformer.evaluate import _EDITS
 from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import checksum, last_validation, load_run, read_run_record
 from minitransformer.experiment.settings import DataConfig, RunConfig
@@ -41,7 +41,7 @@ def test_the_counts_do_not_depend_on_the_blocks(size):
     tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "a", "b", "!"]), 12)
     examples = Examples(["a b .", "a , b ", "b !", "a .", "a ! ! !"], [1, 0, 1, 1, 0], "five")
     found = edits.measure(Shouting(), tokenizer, examples, size)
-    assert found["sentences"] == 5 and set(found["edits"]) == set(EDITS)
+    assert found["sentences"] == 5 and set(found["edits"]) == set(_EDITS)
     shout = {"changed": 5, "turned": 3, "right_before": 2, "right_after": 3}
     assert found["edits"]["with exclamation marks"] == shout
     stops = {"changed": 2, "turned": 0, "right_before": 2, "right_after": 2}
@@ -82,8 +82,8 @@ def test_the_script_writes_what_belongs_to_the_run(toy, capsys):
 def test_the_record_is_that_of_the_shipped_model():
     record, trained = edits.recorded_edits(read_run_record(SHIPPED)), last_validation(SHIPPED)
     assert record is not None, "run `python -m book.edits` again: another model ships now"
-    assert record["sentences"] == trained.n and set(record["edits"]) == set(EDITS)
-    assert record["first"]["sentences"] == edits.BLOCK and set(record["first"]["edits"]) == set(EDITS)
+    assert record["sentences"] == trained.n and set(record["edits"]) == set(_EDITS)
+    assert record["first"]["sentences"] == edits.BLOCK and set(record["first"]["edits"]) == set(_EDITS)
     assert record["edits"]["in capitals"]["turned"] == 0
     for counts in record["edits"].values():
         assert set(counts) == NAMES and counts["turned"] <= counts["changed"] <= trained.n

@@ -32,7 +32,7 @@ from minitransformer.model import (
     ModelConfig,
     TransformerForMaskedLM,
     TransformerForSequenceClassification,
-    mean_of_tokens,
+    _mean_of_tokens,
 )
 
 SIZES = {"vocab_size": 20, "d_model": 12, "num_heads": 3, "d_ff": 8, "num_layers": 2, "max_length": 8}
@@ -230,7 +230,7 @@ def test_a_text_of_padding_only_has_an_answer_and_finite_gradients(pooling):
 def test_the_mean_of_no_tokens_is_zero_and_that_of_some_is_unchanged():
     hidden = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     mask = torch.tensor([[True, True, False], [False, False, False]])
-    out = mean_of_tokens(hidden, mask)
+    out = _mean_of_tokens(hidden, mask)
     assert torch.equal(out[0], hidden[0, :2].sum(0) / 2) and torch.equal(out[1], torch.zeros(4))
     out.sum().backward()
     assert hidden.grad.isfinite().all() and hidden.grad[1].abs().max() == 0

@@ -13,7 +13,7 @@ from book.play import weights
 from book.play.__main__ import preview
 from book.play.measure import RECORD, measured
 from book.press.floors import ROOT
-from minitransformer.cli import check_text
+from minitransformer.cli import _check_text
 from minitransformer.data import load_sst2, load_sst2_test, sst2_is_present, toy_reviews
 from minitransformer.experiment.folder import load_run
 from minitransformer.model import ModelConfig, TransformerForSequenceClassification
@@ -286,7 +286,7 @@ def test_what_predict_refuses_the_page_refuses(live, text):
         )
         assert card.locator("[data-label]").count() == 0
         with pytest.raises(ValueError) as error:
-            check_text("the text", text, load_run(folder)[2])
+            _check_text("the text", text, load_run(folder)[2])
         assert card.locator("p").first.inner_text().lower().rstrip(".") == str(error.value).lower()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitransformer.bert import read_bert, to_bert, wordpiece
+from minitransformer.bert import _wordpiece, read_bert, to_bert
 from minitransformer.data import toy_reviews
 from minitransformer.encoder import TransformerEncoder
 from minitransformer.experiment.recipe import convert
@@ -67,7 +67,7 @@ def test_hidden_states_are_those_of_transformers(folder, reference):
 
 def test_tokens_are_those_of_transformers(folder, reference):
     _, tokens, _ = read_bert(folder)
-    ours, (_, theirs) = wordpiece(tokens), reference
+    ours, (_, theirs) = _wordpiece(tokens), reference
     for text in [*TEXTS, *toy_reviews(200, seed=1).texts]:
         assert ours.encode(text, add_special_tokens=False).tokens == theirs.tokenize(text), text
     assert ours.encode("i do n't -lrb- yet -rrb-").tokens == theirs.tokenize("i don't ( yet )")

@@ -10,7 +10,7 @@ import pytest
 
 from book.press.floors import ROOT
 from minitransformer import cli
-from minitransformer.cli import SHIPPED, check_text, main, predict_texts, read_lines, read_texts
+from minitransformer.cli import SHIPPED, _check_text, _lines_of, _predict_texts, _read_texts, main
 from minitransformer.evaluate import classify
 from minitransformer.experiment.folder import load_run, read_answers, read_predictions, read_records
 
@@ -133,12 +133,12 @@ def test_a_text_that_begins_with_a_dash_is_told_how(predict):
 def test_a_tokenizer_that_drops_everything_is_a_refusal(loaded):
     tokenizer = loaded[str(SHIPPED)][2]
     with pytest.raises(ValueError, match="line 9 is empty"):
-        check_text("line 9", "\u0301", tokenizer)
+        _check_text("line 9", "\u0301", tokenizer)
 
 
 def test_without_standard_input_the_sentence_says_what_to_do(predict, monkeypatch):
     with pytest.raises(ValueError, match="no standard input"):
-        list(read_texts([], None))
+        list(_read_texts([], None))
 
 
 def test_lines_do_not_depend_on_where_the_reading_was_cut():
@@ -151,7 +151,7 @@ def test_lines_do_not_depend_on_where_the_reading_was_cut():
     for step in (1, 2, 3, 5, 100):
         stream = Slowly(content)
         stream.step = step
-        lines = [line for window in read_lines(stream) for line in window]
+        lines = [line for window in _lines_of(stream) for line in window]
         assert [line for line in lines if line.strip("\ufeff\r")] == [*["\ufeffé", "zwei", "drei"] * 3]
 
 
@@ -161,8 +161,8 @@ def test_each_line_of_a_slow_pipe_is_answered_before_the_next_comes(loaded, monk
     (questions, ask), (hear, answers) = os.pipe(), os.pipe()
     with open(answers, "w", encoding="utf-8") as out, open(questions, encoding="utf-8") as stdin:
         monkeypatch.setattr(sys, "stdout", out)
-        texts = read_texts([], stdin)
-        job = threading.Thread(target=predict_texts, args=(RUNS["words"], texts, False), daemon=True)
+        texts = _read_texts([], stdin)
+        job = threading.Thread(target=_predict_texts, args=(RUNS["words"], texts, False), daemon=True)
         job.start()
         with open(ask, "w", encoding="utf-8") as there, open(hear, encoding="utf-8") as back:
             for text in ("a fine film", "a dull film"):

@@ -18,10 +18,10 @@ from minitransformer.experiment.folder import (
     read_records,
     read_run_record,
 )
-from minitransformer.experiment.job import finished_identity, identity, prepare
+from minitransformer.experiment.job import _finished_identity, _prepare, identity
 from minitransformer.experiment.recipe import best_run
 from minitransformer.experiment.report import evaluate_split
-from minitransformer.experiment.search import load_search, variant_config
+from minitransformer.experiment.search import _variant_config, load_search
 from minitransformer.experiment.settings import PretrainConfig, RunConfig, read_settings
 from minitransformer.model import read_weights
 
@@ -89,7 +89,7 @@ def test_a_series_is_complete(name, least):
         variant, seed = run.name.split("_seed")
         recorded, planned = (
             read_settings(RunConfig, run / "config.yaml"),
-            variant_config(plan, variant, int(seed)),
+            _variant_config(plan, variant, int(seed)),
         )
         size = recorded.model.vocab_size  # the plan names an upper bound
         assert replace(
@@ -209,10 +209,10 @@ def test_the_saved_weights_give_the_recorded_accuracy():
 def test_a_series_that_is_made_anew_keeps_its_recorded_runs(tmp_path):
     """What the plan asks for today has the identity that the folder tells, so that no run is made twice."""
     plan, run = load_search(ROOT / "configs/search.yaml"), ROOT / "book/runs/search/rate_1e-3_seed1"
-    planned, recorded = variant_config(plan, "rate_1e-3", 1), read_settings(RunConfig, run / "config.yaml")
-    ours = identity(prepare(as_recorded(planned, recorded), tmp_path))
-    assert finished_identity(run, RunConfig) == ours
-    other = identity(prepare(as_recorded(variant_config(plan, "rate_1e-3", 2), recorded), tmp_path))
+    planned, recorded = _variant_config(plan, "rate_1e-3", 1), read_settings(RunConfig, run / "config.yaml")
+    ours = identity(_prepare(as_recorded(planned, recorded), tmp_path))
+    assert _finished_identity(run, RunConfig) == ours
+    other = identity(_prepare(as_recorded(_variant_config(plan, "rate_1e-3", 2), recorded), tmp_path))
     assert {name for name in ours if ours[name] != other[name]} == {"seed"}
 
 

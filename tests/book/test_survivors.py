@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from minitransformer.attention import masked_softmax, scaled_dot_product_attention
 from minitransformer.encoder import TransformerEncoder
 from minitransformer.experiment.checkpoint import TrainingState
-from minitransformer.experiment.fit import begin
-from minitransformer.experiment.folder import origin, write_json
+from minitransformer.experiment.fit import _begin
+from minitransformer.experiment.folder import _origin, _write_json
 from minitransformer.experiment.job import Reading
 from minitransformer.experiment.recipe import best_run
 from minitransformer.experiment.settings import DataConfig, PretrainConfig, RunConfig, TrainingConfig
@@ -182,9 +182,9 @@ def shrunk(state: TrainingState) -> float:
 def test_the_optimizer_decays_weights_apart_from_the_gradient(kind):
     training = TrainingConfig(learning_rate=1e-2, weight_decay=0.3)
     if kind == "run":
-        state = begin(RunConfig("a", DataConfig("toy"), MODEL, training), CPU)
+        state = _begin(RunConfig("a", DataConfig("toy"), MODEL, training), CPU)
     else:
-        state = begin(PretrainConfig("a", "toy", replace(MODEL, vocab_size=400), training, 10), CPU)
+        state = _begin(PretrainConfig("a", "toy", replace(MODEL, vocab_size=400), training, 10), CPU)
     assert type(state.optimizer) is torch.optim.AdamW
     assert shrunk(state) == pytest.approx(1 - 1e-2 * 0.3, abs=1e-6)
     assert sum(len(group["params"]) for group in state.optimizer.param_groups) == len(
@@ -204,7 +204,7 @@ def finished(folder: Path, accuracies: list[float], kind: str = "alone") -> Path
         for i, a in enumerate(accuracies, 1)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    write_json(folder / "run.json", {"name": folder.name, "class": kind})
+    _write_json(folder / "run.json", {"name": folder.name, "class": kind})
     return folder
 
 
@@ -224,9 +224,9 @@ def test_a_run_has_the_class_of_what_it_starts_from(tmp_path, kind):
     for name in ("tokenizer.json", "model.safetensors"):
         (source / name).write_bytes(name.encode())
     config = RunConfig("a", DataConfig("toy"), MODEL)
-    assert origin(config)[0] == "alone"
-    assert origin(replace(config, initial=str(source)))[0] == kind
-    assert origin(replace(config, data=replace(config.data, tokenizer=str(source))))[0] == kind
+    assert _origin(config)[0] == "alone"
+    assert _origin(replace(config, initial=str(source)))[0] == kind
+    assert _origin(replace(config, data=replace(config.data, tokenizer=str(source))))[0] == kind
 
 
 # --- dropout, truncation, small scores

@@ -7,19 +7,19 @@ import pytest
 from scipy.stats import t
 
 from book.tried import RUNS, base_accuracies, commit, tried_rows, tried_table
-from minitransformer.experiment.folder import append_record, write_json
+from minitransformer.experiment.folder import _append_record, _write_json
 
 
 def recorded(folder: Path, accuracy: float) -> None:
     folder.mkdir(parents=True)
-    write_json(folder / "run.json", {"class": "alone"})
+    _write_json(folder / "run.json", {"class": "alone"})
     validation = {"n": 872, "accuracy": accuracy, "loss": 0.5}
-    append_record(folder / "metrics.jsonl", {"kind": "epoch", "epoch": 1, "validation": validation})
+    _append_record(folder / "metrics.jsonl", {"kind": "epoch", "epoch": 1, "validation": validation})
 
 
 def tried(runs: Path, *accuracies: float) -> dict:
     change = {"base": "b", "variant": "more", "accuracies": accuracies}
-    write_json(runs / "tried.json", {"commit": "abc", "tried": [change]})
+    _write_json(runs / "tried.json", {"commit": "abc", "tried": [change]})
     return tried_rows(runs)[0]
 
 

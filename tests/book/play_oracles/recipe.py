@@ -10,8 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 from minitransformer.experiment import recipe
-from minitransformer.experiment.checkpoint import same_run
-from minitransformer.experiment.folder import last_validation, read_evaluations, record_evaluation
+from minitransformer.experiment.checkpoint import _same_run
+from minitransformer.experiment.folder import _record_evaluation, last_validation, read_evaluations
 
 SEEDS = ["seed0", "seed1", "seed2"]
 STAGES = ["encoder", *SEEDS, "test", "model"]
@@ -32,7 +32,7 @@ class Machine:
         run = self.folder / stage
         run.mkdir(exist_ok=True)
         if (began := run / "began.json").exists():
-            same_run(run, json.loads(began.read_text()), settings)
+            _same_run(run, json.loads(began.read_text()), settings)
         began.write_text(json.dumps(settings))
         if self.dies == stage and not (run / "run.json").exists():
             raise KeyboardInterrupt
@@ -44,7 +44,7 @@ class Machine:
 
     def read_test(self, run: Path, split: str) -> None:
         answers = [dict.fromkeys(("positive", "label", "correct", "words", "negation", "contrast"), 1)]
-        record_evaluation(run, split, answers, last_validation(run))
+        _record_evaluation(run, split, answers, last_validation(run))
 
     def go_on(self, dies: str = "") -> None:
         self.dies = dies
