@@ -120,6 +120,7 @@ def test_a_chapter_with_the_line_ends_of_windows_is_the_same_chapter(tmp_path):
     copy.write_bytes(original.read_bytes().replace(b"\n", b"\r\n"))
     assert b"\r\n" in copy.read_bytes()
     ours, theirs = read_chapter(original), read_chapter(copy)
+    assert theirs.text == ours.text
     assert [(c.source, c.metadata, c.line) for c in theirs.cells] == [
         (c.source, c.metadata, c.line) for c in ours.cells
     ]
