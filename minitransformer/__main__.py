@@ -1,11 +1,16 @@
 # Generated from chapters/; edit the chapters, not this file.
 """`python -m minitransformer` is the command `minitransformer`."""
 
+import io
 import sys
 
 
 def main() -> int:
     """The command; an interruption is a sentence also while PyTorch is still being loaded."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # as stderr does: a letter that the terminal lacks stops nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from minitransformer.cli import main as command
     except KeyboardInterrupt:

@@ -120,7 +120,7 @@ def write(target: Path) -> None:
     ]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = target / "state.txt"
-    if stamp.is_file() and stamp.read_text() == state:
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
         return
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.js"):
@@ -128,7 +128,7 @@ def write(target: Path) -> None:
     for model, folder in MODELS.items():
         for name, encoding, text in scripts(model, folder):
             (target / name).write_text(text, encoding=encoding)
-    stamp.write_text(state)
+    stamp.write_text(state, encoding="utf-8")
 
 
 def megabytes(model: str) -> int:

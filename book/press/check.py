@@ -278,7 +278,7 @@ def definition_node(definition: Definition) -> ast.FunctionDef | ast.ClassDef:
 def missing_in_toc(chapters: list[Chapter], root: Path) -> Iterator[str]:
     toc = root / "_toc.yml"
     listed = (
-        set(re.findall(r"file: (?:chapters/)(\S+?)(?:\.md)?\s*$", toc.read_text(), re.M))
+        set(re.findall(r"file: (?:chapters/)(\S+?)(?:\.md)?\s*$", toc.read_text(encoding="utf-8"), re.M))
         if toc.is_file()
         else set()
     )

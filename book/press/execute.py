@@ -7,6 +7,7 @@ again and reports it like any other warning.
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def execute_ahead(app: Sphinx, env: SphinxEnvType, names: list[str]) -> None:
         return
     cache, waiting = get_cache(settings.execution_cache_path), {}
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # kernels side by side: more threads than cores would wait
-    with ProcessPoolExecutor(cores) as pool:
+    with ProcessPoolExecutor(min(cores, 61), get_context("spawn")) as pool:  # Windows spawns, 61 at most
         for path, notebook in notebooks(env, names).items():
             try:
                 cache.match_cache_notebook(notebook)

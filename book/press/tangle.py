@@ -360,11 +360,14 @@ def __dir__() -> list[str]:
 def main_text() -> str:
     return f'''{GENERATED}"""`python -m {PACKAGE}` is the command `{PACKAGE}`."""
 
+import io
 import sys
 
 
 def main() -> int:
     """The command; an interruption is a sentence also while PyTorch is still being loaded."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does: a letter that the terminal lacks stops nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from {PACKAGE}.cli import main as command
     except KeyboardInterrupt:
@@ -384,7 +387,7 @@ def formatted(files: dict[str, str]) -> dict[str, str]:
         for name, text in files.items():
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", newline="\n")
         ruff("check", "--quiet", "--select", "I,RUF022", "--fix-only", "--exit-zero", folder)
         ruff("format", "--quiet", folder)
         return {name: Path(folder, name).read_text(encoding="utf-8") for name in files}

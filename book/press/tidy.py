@@ -52,7 +52,7 @@ def tidy(paths: list[Path]) -> list[str]:
             raise PressError(f"there is no chapter {path}")
         text = tidied(path)
         if text != path.read_text(encoding="utf-8"):
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", newline="\n")
             done.append(relative(path))
     return done
 

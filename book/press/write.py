@@ -36,7 +36,7 @@ def write(files: dict[str, str], root: Path) -> dict[str, str]:
     with tempfile.TemporaryDirectory(dir=root, prefix=".press-") as folder:
         for index, (path, how) in enumerate(changes.items()):
             if how != "deleted":
-                Path(folder, str(index)).write_text(files[path], encoding="utf-8")
+                Path(folder, str(index)).write_text(files[path], encoding="utf-8", newline="\n")
         for index, (path, how) in enumerate(changes.items()):
             target = root / path
             if how == "deleted":

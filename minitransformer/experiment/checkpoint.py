@@ -173,7 +173,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             record = (file.metadata() or {}).get("state", "")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {
+                name: file.get_tensor(name).clone()
+                for name in file.keys()  # noqa: SIM118
+            }
         return _unpack(json.loads(record), tensors)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from None

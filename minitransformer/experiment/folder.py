@@ -171,7 +171,7 @@ def _source_state() -> dict[str, object]:
 def machine_state(device: torch.device | None = None) -> dict[str, object]:
     """What a run runs on: device, processor, threads and versions."""
     info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
+    text = info.read_text(encoding="utf-8") if info.is_file() else ""
     names = re.findall(r"model name\s*: (.*)", text)
     kind = "cpu" if device is None else device.type
     # not every kind of device has names
