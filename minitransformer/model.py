@@ -201,7 +201,7 @@ class TransformerForMaskedLM(TransformerForSequenceClassification):
         super().__init__(config)
         self.transform = Linear(config.d_model, config.d_model)
         norms = (m.eps for m in self.encoder.modules() if isinstance(m, LayerNorm))
-        eps = next(norms)  # that of the encoder's first: one ε for all
+        eps = next(norms)  # the encoder's own; Day 11 sets another
         self.norm = LayerNorm(config.d_model, eps, config.fused)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialize(self.transform)
