@@ -1,4 +1,7 @@
-"""Chapters as notebooks: opened, saved and converted by the tools that people use, they stay as they are."""
+"""Chapters as notebooks: the tools that people use leave them as they are, and they run outside the checkout.
+
+`NOTEBOOKS=all` runs every exported notebook in an empty folder (`make notebooks`); without it, two short ones run.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,13 +21,19 @@ import jupytext
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from sphinx.project import Project
 
 from book.press.floors import CHAPTERS, ROOT
+from book.press.notebooks import first_cell, for_readers, launch_links
 from book.press.read import chapter_paths
 from book.press.tidy import tidied
 
 NAMES = [path.name for path in chapter_paths()]
+ELSEWHERE = (
+    NAMES if os.environ.get("NOTEBOOKS") == "all" else ["workshop_settings.md", "day04_encoder_and_data.md"]
+)
+PUBLISHED = "https://github.com/owner/name"
 Ask = Callable[..., dict]
 
 
@@ -186,3 +196,166 @@ def test_a_notebook_beside_its_chapter_is_not_run(tmp_path):
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
     assert "ipynb" not in done.stdout and "no tests collected" in done.stdout, done.stdout + done.stderr
+
+
+def chapter_notebook(name: str, repository: str, commit: str) -> nbformat.NotebookNode:
+    return for_readers(jupytext.read(CHAPTERS / name, fmt="md:myst"), repository, commit)
+
+
+def python_without_the_book(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_readers_notebook_is_the_chapter_behind_a_first_cell(name):
+    made, chapter = chapter_notebook(name, PUBLISHED, "abc"), jupytext.read(CHAPTERS / name, fmt="md:myst")
+    assert made.cells[0].source == first_cell(PUBLISHED, "abc") and made.cells[0].cell_type == "code"
+    assert [cell.source for cell in made.cells[1:]] == [cell.source for cell in chapter.cells]
+    assert [cell.id for cell in made.cells[:2]] == ["cell-0", "cell-1"], "names that stay the same"
+    assert made.metadata == {"kernelspec": chapter.metadata.kernelspec}, "nothing of jupytext"
+
+
+def test_the_first_cell_installs_what_the_setting_names_or_says_what_to_install():
+    assert '"minitransformer[notebooks] @ git+https://github.com/owner/name@abc"' in first_cell(
+        PUBLISHED, "abc"
+    )
+    alone = first_cell("", "abc")
+    assert "%pip" not in alone and "abc" not in alone
+    subprocess.run([sys.executable, "-c", alone], check=True, cwd=ROOT)  # here the book is found
+    said = python_without_the_book(alone).stderr.splitlines()
+    assert said[-1] == (
+        "ModuleNotFoundError: install the book from your copy of it: pip install 'FOLDER[notebooks]'"
+    )
+    assert not any("During handling" in line for line in said)
+
+
+def test_colab_and_binder_are_offered_for_a_named_repository_on_github_only():
+    page = "chapters/day01_attention_derived"
+    assert launch_links("", page, "abc") == launch_links("https://example.org/owner/name", page, "abc") == []
+    assert {text: url for text, _, url in launch_links(PUBLISHED, page, "abc")} == {
+        "Colab": "https://colab.research.google.com/github/owner/name/blob/gh-pages/_sources/"
+        "chapters/day01_attention_derived.ipynb",
+        "Binder": "https://mybinder.org/v2/gh/owner/name/abc"
+        "?urlpath=lab/tree/chapters/day01_attention_derived.md",
+    }
+
+
+CONF = """
+from book.press.notebooks import offer, write_notebooks
+
+extensions, html_theme = ["sphinx_book_theme", "myst_nb"], "sphinx_book_theme"
+source_suffix, nb_execution_mode, exclude_patterns = {".md": "myst-nb"}, "cache", ["_build"]
+html_theme_options = {"repository_url": REPOSITORY}
+
+
+def setup(app):
+    app.connect("html-page-context", offer)
+    app.connect("build-finished", write_notebooks)
+"""
+PAGE = """---
+file_format: mystnb
+kernelspec: {name: python3, display_name: Python 3}
+---
+
+# A chapter
+
+```{code-cell}
+print(6 * 7)
+```
+"""
+
+
+@pytest.mark.parametrize("repository", ["", PUBLISHED])
+def test_a_built_page_offers_its_notebook_with_outputs_and_launches_only_if_published(tmp_path, repository):
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / "conf.py").write_text(CONF.replace("REPOSITORY", repr(repository)))
+    (tmp_path / "index.md").write_text("# Book\n\n```{toctree}\nchapters/one\n```\n")
+    (tmp_path / "chapters" / "one.md").write_text(PAGE)
+    html = tmp_path / "_build" / "html"
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(tmp_path), str(html)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page, front = (
+        BeautifulSoup((html / name).read_text(), "html.parser")
+        for name in ("chapters/one.html", "index.html")
+    )
+    links = [link["href"] for link in page.select(".dropdown-download-buttons a")]
+    assert links == ["../_sources/chapters/one.ipynb", "../_sources/chapters/one.md"]
+    made = nbformat.read(html / "chapters" / links[0], as_version=4)
+    assert "print(6 * 7)" in made.cells[-1].source and made.cells[-1].outputs[0]["text"] == "42\n"
+    assert repository in made.cells[0].source and ("%pip" in made.cells[0].source) == bool(repository)
+    launches = [link.text.strip() for link in page.select(".dropdown-launch-buttons a")]
+    assert launches == (["Colab", "Binder"] if repository else [])
+    assert bool(page.select(".dropdown-launch-buttons")) == bool(repository)
+    assert not front.select(".dropdown-launch-buttons") and not front.select("a[href$=ipynb]")
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory) -> Path:
+    """The book as a repository on this machine, in place of the one on the web."""
+    copy = tmp_path_factory.mktemp("published") / "the book"
+    litter = shutil.ignore_patterns("__pycache__", "*.ipynb", ".ipynb_checkpoints")
+    for name in ("book", "chapters", "configs", "minitransformer"):
+        shutil.copytree(ROOT / name, copy / name, ignore=litter)
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    git(copy, "init", "--quiet")
+    git(copy, "add", ".")
+    git(copy, "commit", "--quiet", "-m", "published")
+    return copy
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory) -> Path:
+    """The Python of an environment that has all that is installed here, but not the book."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    (seen := folder / "dependencies").mkdir()
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for path in Path(place).iterdir():
+            if path.suffix != ".pth" and not path.name.startswith(("minitransformer", "__editable__")):
+                (seen / path.name).symlink_to(path)
+    python = folder / "venv" / "bin" / "python"
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    inside = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    Path(inside, "dependencies.pth").write_text(f"{seen}\n")
+    return python
+
+
+RUN = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=600).execute()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_an_exported_notebook_runs_in_an_empty_folder(name, clone, elsewhere, tmp_path):
+    notebook = chapter_notebook(name, PUBLISHED, git(clone, "rev-parse", "HEAD"))
+    where = "import book, minitransformer; print(book.__file__, minitransformer.__file__)"
+    nbformat.write(notebook, path := tmp_path / Path(name).with_suffix(".ipynb"))
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("MINITRANSFORMER", "PYTHON", "JUPYTER"))
+    }
+    bare = {
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+    }  # pip reads this 0 as "no isolation": no network
+    bare |= {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_VALUE_0": PUBLISHED,
+        "GIT_CONFIG_KEY_0": f"url.{clone.as_uri()}.insteadOf",
+    }
+    bare |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "JUPYTER_DATA_DIR": str(tmp_path / "jupyter")}
+    done = subprocess.run(
+        [elsewhere, "-c", RUN, path.name], cwd=tmp_path, env=kept | bare, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = subprocess.run(
+        [elsewhere, "-c", where], cwd=tmp_path, env=kept, capture_output=True, text=True
+    ).stdout
+    assert found.count(str(elsewhere.parents[1])) == 2, f"the notebook used the book of {found}"
