@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 CHROMIUM ?= chromium
 SPHINX := $(BIN)/jupyter-book build -W -n --keep-going
 
-.PHONY: book test lab export format lint unit chapters smoke reproduce pdf browser mutants clean
+.PHONY: book test lab export format lint unit chapters notebooks smoke reproduce pdf browser mutants clean
 
 book: $(STAMP)           ## environment, export, execute, render: open _build/html/index.html
 	$(BIN)/python -m book.press export
@@ -25,6 +25,9 @@ unit: $(STAMP)           ## the tests that the chapters export, and the hand-wri
 
 chapters: $(STAMP)       ## every chapter, top to bottom, from its Markdown source
 	OMP_NUM_THREADS=1 $(BIN)/pytest --nbmake -n 2 --durations=0 chapters
+
+notebooks: $(STAMP)      ## every chapter's notebook in an empty folder, with nothing of the book but its wheel
+	NOTEBOOKS=all $(BIN)/pytest -n 2 --dist worksteal tests/book/test_notebooks.py -k empty_folder
 
 smoke: $(STAMP)          ## the whole recipe in miniature, from an empty folder: under a minute
 	rm -rf _build/smoke

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import sysconfig
 import time
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 import jupytext
 import nbformat
@@ -308,6 +310,8 @@ def clone(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory) -> Path:
     """The Python of an environment that has all that is installed here, but not the book."""
+    if os.name == "nt":
+        pytest.skip("links need a privilege on Windows")
     folder = tmp_path_factory.mktemp("elsewhere")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     (seen := folder / "dependencies").mkdir()
@@ -330,7 +334,6 @@ NotebookClient(notebook, timeout=600).execute()
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_an_exported_notebook_runs_in_an_empty_folder(name, clone, elsewhere, tmp_path):
     notebook = chapter_notebook(name, PUBLISHED, git(clone, "rev-parse", "HEAD"))
@@ -359,3 +362,37 @@ def test_an_exported_notebook_runs_in_an_empty_folder(name, clone, elsewhere, tm
         [elsewhere, "-c", where], cwd=tmp_path, env=kept, capture_output=True, text=True
     ).stdout
     assert found.count(str(elsewhere.parents[1])) == 2, f"the notebook used the book of {found}"
+
+
+def test_the_wheel_brings_what_chapters_read_and_a_model_that_answers(clone, elsewhere, tmp_path):
+    pip = [sys.executable, "-m", "pip"]
+    build = [*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(clone)]
+    subprocess.run(build, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    brought = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    there = [name for name in git(clone, "ls-files", "-z").split("\0") if "/" in name]
+    inside = {name if name.startswith(("book/", "minitransformer/")) else f"book/{name}" for name in there}
+    assert brought == inside | {"book/pyproject.toml"}
+    site = tmp_path / "site"
+    subprocess.run(
+        [*pip, "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel], check=True
+    )
+    done = subprocess.run(
+        [elsewhere, "-m", "minitransformer", "predict", "not a bad film at all"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("positive"), done.stderr
+
+
+def test_binder_and_the_dev_container_use_what_is_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    option, path, editable, asked = (ROOT / ".binder/requirements.txt").read_text().split()
+    assert (option, editable) == ("--constraint", "--editable") and (ROOT / ".binder" / path).is_file()
+    assert set(asked.removeprefix(".[").removesuffix("]").split(",")) <= set(project["optional-dependencies"])
+    assert os.access(ROOT / ".binder/postBuild", os.X_OK) or os.name == "nt"
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    make, target = container["postCreateCommand"].split()
+    assert make == "make" and re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
