@@ -2,10 +2,12 @@
 
 One setting names where the book is published: `repository_url` in `_config.yml`. With it, the first cell installs
 the book from there, at the commit that the pages were built from, and the pages offer Colab and Binder.
-Colab opens notebooks from a branch only: the one with the rendered book, `gh-pages`.
+Colab opens notebooks from a branch only, so `python -m book.press.notebooks` pushes those of the built book to one.
 """
 
+import os
 import subprocess
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,25 @@ from sphinx.application import Sphinx
 from book.press.execute import notebooks
 from book.press.floors import PACKAGE, ROOT
 
-PAGES_BRANCH = "gh-pages"
+BRANCH = "notebooks"
+BUILT = ROOT / "_build" / "html" / "_sources" / "chapters"
 
 
 def pinned() -> str:
     """The commit that is checked out; without git, the tag of the package's version."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else f"v{version(PACKAGE)}"
+    try:
+        return git(ROOT, "rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return f"v{version(PACKAGE)}"
+
+
+def git(folder: Path, *arguments: str, **variables: str) -> str:
+    """What a git command says, run in a folder."""
+    command = ["git", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def first_cell(repository: str, commit: str) -> str:
@@ -98,11 +111,31 @@ def launch_links(repository: str, name: str, commit: str) -> list[tuple[str, str
     owner_and_name = repository.removeprefix("https://github.com/")
     if not repository or owner_and_name == repository:
         return []
-    colab = (
-        f"https://colab.research.google.com/github/{owner_and_name}/blob/{PAGES_BRANCH}/_sources/{name}.ipynb"
-    )
+    colab = f"https://colab.research.google.com/github/{owner_and_name}/blob/{BRANCH}/{Path(name).name}.ipynb"
     binder = f"https://mybinder.org/v2/gh/{owner_and_name}/{commit}?urlpath=lab/tree/{name}.md"
     return [
         ("Colab", "_static/images/logo_colab.png", colab),
         ("Binder", "_static/images/logo_binder.svg", binder),
     ]
+
+
+def publish(notebooks: Path = BUILT, repository: Path = ROOT) -> None:
+    """Push the built notebooks to `origin`, as the only commit of the branch from which Colab opens them."""
+    who = {
+        f"GIT_{role}_{part}": "notebooks" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        there = {
+            "GIT_DIR": git(repository, "rev-parse", "--absolute-git-dir"),
+            "GIT_WORK_TREE": str(notebooks.resolve()),
+            "GIT_INDEX_FILE": str(Path(folder, "index")),
+        }
+        git(notebooks, "add", "--force", "--", "*.ipynb", **there)
+        tree = git(notebooks, "write-tree", **there)
+        message = f"Notebooks of {git(repository, 'rev-parse', 'HEAD')}"
+        commit = git(notebooks, "commit-tree", tree, "-m", message, **there, **who)
+        git(repository, "push", "--force", "origin", f"{commit}:refs/heads/{BRANCH}")
+
+
+if __name__ == "__main__":
+    publish()
