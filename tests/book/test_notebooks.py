@@ -26,6 +26,7 @@ import yaml
 from bs4 import BeautifulSoup
 from sphinx.project import Project
 
+import book
 from book.press.floors import CHAPTERS, ROOT
 from book.press.notebooks import first_cell, for_readers, launch_links, publish
 from book.press.read import chapter_paths
@@ -215,6 +216,17 @@ def test_a_readers_notebook_is_the_chapter_behind_a_first_cell(name):
     assert [cell.source for cell in made.cells[1:]] == [cell.source for cell in chapter.cells]
     assert [cell.id for cell in made.cells[:2]] == ["cell-0", "cell-1"], "names that stay the same"
     assert made.metadata == {"kernelspec": chapter.metadata.kernelspec}, "nothing of jupytext"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chapter_asks_the_book_for_files_outside_its_folder(name):
+    found = re.findall(r"""["']\.\./(?!runs).*""", (CHAPTERS / name).read_text(encoding="utf-8"))
+    assert found == [], "book.path finds them in a checkout and in a wheel; ../runs is the reader's own"
+
+
+def test_files_of_the_book_in_a_checkout():
+    assert book.path("configs", "toy.yaml") == ROOT / "configs" / "toy.yaml"
+    assert book.path("runs/shipped") == ROOT / "book" / "runs" / "shipped"
 
 
 def test_the_first_cell_installs_what_the_setting_names_or_says_what_to_install():
