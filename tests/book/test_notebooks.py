@@ -349,6 +349,7 @@ def elsewhere(tmp_path_factory) -> Path:
             if path.suffix != ".pth" and not path.name.startswith(("minitransformer", "__editable__")):
                 (seen / path.name).symlink_to(path)
     python = folder / "venv" / "bin" / "python"
+    (python.parent / "ruff").symlink_to(Path(sysconfig.get_path("scripts"), "ruff"))  # a program, no module
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     inside = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
     Path(inside, "dependencies.pth").write_text(f"{seen}\n")
