@@ -343,7 +343,7 @@ def elsewhere(tmp_path_factory) -> Path:
         pytest.skip("links need a privilege on Windows")
     folder = tmp_path_factory.mktemp("elsewhere")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
-    (seen := folder / "dependencies").mkdir()
+    (seen := folder / "site-packages").mkdir()  # the name by which pickling knows installed modules
     for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for path in Path(place).iterdir():
             if path.suffix != ".pth" and not path.name.startswith(("minitransformer", "__editable__")):
