@@ -65,9 +65,8 @@ def remove(name: str) -> Callable[[], None]:
 
 def print_pdf() -> None:
     """The book on one page, printed by Chromium."""
-    page = (
-        BUILD / "singlehtml/book.html"
-    )  # Sphinx writes it into book/, with links that hold one folder higher
+    # Sphinx writes the page into book/, with links that hold one folder higher
+    page = BUILD / "singlehtml/book.html"
     (BUILD / "singlehtml/book/index.html").replace(page)
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     options += ["--virtual-time-budget=60000", f"--print-to-pdf={BUILD / 'book.pdf'}"]
@@ -110,6 +109,13 @@ TARGETS: dict[str, tuple[str, list[str | Callable[[], None]]]] = {
     "chapters": (
         "every chapter, top to bottom, from its Markdown source",
         ["pytest --nbmake -n 2 --durations=0 chapters"],
+    ),
+    "notebooks": (
+        "every chapter's notebook in an empty folder, with nothing of the book but its wheel",
+        [
+            lambda: os.environ.update(NOTEBOOKS="all"),
+            "pytest -n 2 --dist worksteal tests/book/test_notebooks.py -k empty_folder",
+        ],
     ),
     "smoke": (
         "the whole recipe in miniature, from an empty folder: under a minute",
@@ -158,7 +164,7 @@ TARGETS: dict[str, tuple[str, list[str | Callable[[], None]]]] = {
     ),
     "clean": ("remove the rendered book and its execution cache", [remove("_build")]),
 }
-ONE_THREAD = {"unit", "package", "chapters", "smoke", "mutants"}  # for they run side by side
+ONE_THREAD = {"unit", "package", "chapters", "notebooks", "smoke", "mutants"}  # for they run side by side
 
 
 def make(target: str) -> None:

@@ -20,6 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from book.press.execute import execute_ahead
 from book.press.floors import PACKAGE, ROOT, module_path, tests_path
+from book.press.notebooks import offer, write_notebooks
 from book.press.read import Chapter, read_chapters
 from book.press.tangle import Definition, read_book, superseded
 from book.press.write import diff
@@ -206,5 +207,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", collect)
     app.connect("builder-inited", one_page_as_many)
     app.connect("env-before-read-docs", execute_ahead)
+    app.connect("html-page-context", offer)  # after the theme's empty list of buttons, before it fills it
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_notebooks)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}
