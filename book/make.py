@@ -145,6 +145,10 @@ TARGETS: dict[str, tuple[str, list[str | Callable[[], None]]]] = {
         ],
     ),
     "release": ("all that is published with a version: _build/release", ["book", "pdf", "wheel", gather]),
+    "colab": (
+        "push the built notebooks to the branch from which Colab opens them",
+        ["python -m book.press.notebooks"],
+    ),
     "mutants": (
         "change the code in thousands of places: which changes does no test notice? hours; MUTANTS='…attention*' for some",
         [f"{PINNED} --editable .[mutants]", f"mutmut run {os.environ.get('MUTANTS', '')}", "mutmut results"],

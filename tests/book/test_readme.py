@@ -63,7 +63,7 @@ def test_make_and_its_twin_know_the_same_targets():
 def test_the_workflows_say_nothing_that_make_does_not():
     steps = [s for w in WORKFLOWS.values() for job in w["jobs"].values() for s in job["steps"]]
     for words in (shlex.split(step["run"]) for step in steps if "run" in step):
-        if words[:3] != ["gh", "release", "create"]:  # which needs a tag and a token
+        if words[0] != "gh":  # which needs a token of GitHub's
             assert words[0] == "make" or words[:3] == ["python", "-m", "book.make"], words
             judge(words)
 
