@@ -145,7 +145,7 @@ def test_measured_step_measures_what_sgd_does() -> None:
     expected = 0.4 * result.grad_norm / start.norm().item()
     assert math.isclose(seen["update_ratio"], expected, rel_tol=1e-9), (seen, expected)
     result, seen = _measured_step(*again)
-    assert (seen, result.step, state.step, state.tokens) == ({}, 2, 2, 26)
+    assert (seen, result.step, state.step, result.tokens) == ({}, 2, 2, 13)
     *_, seen = _measured_step(*again)
     assert math.isclose(seen["learning_rate"], 0.4 * 6 / 8), "the schedule's"
 
@@ -173,7 +173,9 @@ def test_ema_follows_the_weights() -> None:
     for skip in (False, False, True, False):
         _measured_step(state, {"skip": torch.tensor(skip)}, *more)
         found.append(state.outcome.weight.item())
-    by_hand = [2.0, 0.75 * 2 + 0.25 * 3, 2.25, 0.75 * 2.25 + 0.25 * 4]
+    by_hand = [2.0, 0.75 * 2 + 0.25 * 3]
+    by_hand += [0.75 * by_hand[-1] + 0.25 * 3]  # the weight stands still
+    by_hand += [0.75 * by_hand[-1] + 0.25 * 4]
     assert found == by_hand and state.model.weight.item() == 4.0
     twin.load_state_dict(state.state_dict())
     for each in (state, twin):
@@ -197,6 +199,7 @@ def monitor_three_steps(folder: Path, tensorboard: bool, stream: StringIO) -> No
         monitor.step(StepResult(5, 0.75, 1.5, 2, 3, 13), seen, accuracy=2 / 3)
         monitor.step(StepResult(6, 0.5, 1.25, 3, 3, 12), {}, accuracy=5 / 6)
         monitor.step(bad, {}, accuracy=5 / 6)
+        monitor.bar.update(3)
         monitor.record("epoch", 7, {"epoch": 1, "validation": {"accuracy": 0.5}})
         monitor.bar.refresh()
         monitor.close()
