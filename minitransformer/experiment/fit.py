@@ -154,7 +154,7 @@ def _follow(averaged: AveragedModel, model: nn.Module) -> None:
         averaged.update_parameters(model)
     else:
         both: Any = [*averaged.module.parameters()], [*model.parameters()]
-        averaged.multi_avg_fn(*both, 0)  # type: ignore[misc]
+        averaged.multi_avg_fn(both[0], both[1], 0)  # type: ignore[misc]
 
 
 def _measured_step(
