@@ -21,12 +21,7 @@ from torch import nn
 from minitransformer.cli import SHIPPED
 from minitransformer.data import Examples, load_examples, make_loader
 from minitransformer.evaluate import _EDITS, evaluate, robustness
-from minitransformer.experiment.folder import (
-    _write_json,
-    checksum,
-    load_run,
-    read_run_record,
-)
+from minitransformer.experiment.folder import _write_json, checksum, load_run, read_run_record
 from minitransformer.tokenizer import WordTokenizer
 
 RECORD = Path(__file__).parent / "runs" / "edits.json"
@@ -39,7 +34,9 @@ def counts_of(model: nn.Module, tokenizer: WordTokenizer, examples: Examples) ->
     n, before = len(examples), evaluate(model, make_loader(examples, tokenizer, 256)).accuracy
     return {
         name: Counter(
-            changed=sum(_EDITS[name](text).split() != text.split() for text in examples.texts),  # spaces aside
+            changed=sum(
+                _EDITS[name](text).split() != text.split() for text in examples.texts
+            ),  # spaces aside
             turned=round((1 - same) * n),
             right_before=round(before * n),
             right_after=round(after * n),

@@ -326,7 +326,7 @@ _EDITS: dict[str, Callable[[str], str]] = {
 def robustness(
     model: nn.Module, tokenizer: WordTokenizer, examples: Examples
 ) -> dict[str, tuple[float, float]]:
-    """For each of `_EDITS`: the share of answers that stay, and the accuracy after it."""
+    """For each small edit: the share of answers that stay, and the accuracy after it."""
     before = predict(model, make_loader(examples, tokenizer, 256))[0].argmax(-1)
     found = {}
     for name, edit in _EDITS.items():

@@ -10,14 +10,7 @@ import pytest
 
 from book.press.floors import ROOT
 from minitransformer import cli
-from minitransformer.cli import (
-    SHIPPED,
-    _check_text,
-    _lines_of,
-    _predict_texts,
-    _read_texts,
-    main,
-)
+from minitransformer.cli import SHIPPED, _check_text, _lines_of, _predict_texts, _read_texts, main
 from minitransformer.evaluate import classify
 from minitransformer.experiment.folder import load_run, read_answers, read_predictions, read_records
 

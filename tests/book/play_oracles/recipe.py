@@ -11,11 +11,7 @@ from unittest import mock
 
 from minitransformer.experiment import recipe
 from minitransformer.experiment.checkpoint import _same_run
-from minitransformer.experiment.folder import (
-    _record_evaluation,
-    last_validation,
-    read_evaluations,
-)
+from minitransformer.experiment.folder import _record_evaluation, last_validation, read_evaluations
 
 SEEDS = ["seed0", "seed1", "seed2"]
 STAGES = ["encoder", *SEEDS, "test", "model"]
