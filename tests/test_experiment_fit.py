@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
@@ -39,6 +40,7 @@ from minitransformer.experiment.fit import (
     _set_learning_rate,
     _settled,
     _tensorboard_writer,
+    _within_minutes,
     fit,
 )
 from minitransformer.experiment.folder import (
@@ -576,6 +578,21 @@ def test_settled_keeps_what_a_run_began_with() -> None:
         assert _settled(config, mps, folder, resume=True) == elsewhere
         assert _settled(config, mps, folder, resume=False) == here
         assert _settled(elsewhere, mps, folder, resume=False) == elsewhere
+
+
+def test_minutes_become_epochs_once() -> None:
+    job, clock = job_of_five(minutes=0.25), iter(range(99))  # a second at every look
+    ticks = mock.patch.object(time, "perf_counter", lambda: float(next(clock)))
+    with ticks, redirect_stdout(StringIO()) as said:
+        found = _within_minutes(job, torch.device("cpu"))
+    training = replace(job.config.training, epochs=5)  # 15 steps in batches of three
+    assert found == replace(job, config=replace(job.config, training=training))
+    assert "1.000 seconds a step: 5 epochs for 0.25 minutes" in said.getvalue()
+    with tempfile.TemporaryDirectory() as base:
+        _save_settings(found.config, Path(base, "config.yaml"))
+        for resume, epochs in ((True, 5), (False, 2)):
+            kept = _settled(job.config, torch.device("cpu"), Path(base), resume)
+            assert kept.training.epochs == epochs
 
 
 def test_a_run_ends_with_the_average() -> None:

@@ -265,6 +265,8 @@ def fit(
     config = _settled(config, device, Path(folder), resume)
     folder = _open_run_folder(folder, overwrite, resume)
     job = _prepare(config, folder)
+    if config.training.minutes and not (folder / "config.yaml").is_file():
+        job = _within_minutes(job, device)
     ours = identity(job)
     if resume and (folder / "run.json").exists():
         _same_run(folder, _finished_identity(folder, type(config)), ours)
@@ -286,13 +288,33 @@ def fit(
 
 
 def _settled(config: Any, device: torch.device, folder: Path, resume: bool) -> Any:
-    """The config with the device's number format in place of the autocast "auto"; a run that is resumed keeps its own."""
-    if config.training.autocast != "auto":
-        return config
-    chosen, saved = choose_autocast(device, "auto"), folder / "config.yaml"
+    """The config with the device's number format in place of "auto"; a run that is resumed keeps its own, and its epochs."""
+    training, saved = config.training, folder / "config.yaml"
+    format_, epochs = choose_autocast(device, training.autocast), training.epochs
     if resume and saved.is_file():
-        chosen = read_settings(type(config), saved).training.autocast
-    return replace(config, training=replace(config.training, autocast=chosen))
+        kept = read_settings(type(config), saved).training
+        format_ = kept.autocast if training.autocast == "auto" else format_
+        epochs = kept.epochs if training.minutes else epochs
+    return replace(config, training=replace(training, autocast=format_, epochs=epochs))
+
+
+def _within_minutes(job: Job, device: torch.device, seconds: float = 20.0) -> Job:
+    """The job with as many epochs as fit into `training.minutes`, at least one, by its pace in the first `seconds`."""
+    state, training = _begin(job.config, device), job.config.training
+    steps, tokens, start = 0, 0, 0.0
+    job.loader.batch_sampler.set_epoch(0)  # type: ignore[union-attr]
+    for number, batch in enumerate(_ahead(job.loader)):
+        result = job.objective.update(state, batch, training).read()
+        if number < 3 and number + 1 < len(job.loader):  # the first ones are slow
+            start = time.perf_counter()
+            continue
+        steps, tokens = steps + 1, tokens + result.tokens
+        if (spent := time.perf_counter() - start) > seconds:
+            break
+    epochs = max(1, int(60 * training.minutes * steps / spent / len(job.loader)))
+    pace = f"{tokens / spent:,.0f} tokens/s at first, {spent / steps:.3f} seconds a step"
+    print(f"{pace}: {epochs} epochs for {training.minutes:g} minutes")
+    return replace(job, config=replace(job.config, training=replace(training, epochs=epochs)))
 
 
 def _announce(job: Job, folder: Path, device: torch.device) -> None:
