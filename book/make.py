@@ -128,6 +128,14 @@ TARGETS: dict[str, tuple[str, list[str | Callable[[], None]]]] = {
         "the result, from raw text to the report: hours on a CPU; goes on where it stopped",
         [f"minitransformer reproduce {RECIPE}"],
     ),
+    "gpu": (
+        "on a GPU: its speed, then the recipe that reaches 90 %, then the plan that nobody has run yet",
+        [
+            "python -m benchmarks.speed",
+            "minitransformer reproduce configs/reproduce_taught.yaml",
+            "minitransformer reproduce configs/reproduce_read_gpu.yaml",
+        ],
+    ),
     "pdf": (
         "the book as one PDF, printed by Chromium: _build/book.pdf",
         ["export", "jupyter-book build -W --builder singlehtml .", print_pdf],

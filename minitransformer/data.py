@@ -154,7 +154,7 @@ class TextClassificationDataset(Dataset):
 
 
 # chapters/day04_encoder_and_data.md · Collate: a list of items becomes a batch
-def collate(items: Sequence[tuple[list[int], int]], padding_id: int = 0) -> dict[str, Tensor]:
+def collate(items: Sequence[tuple[Sequence[int] | Tensor, int]], padding_id: int = 0) -> dict[str, Tensor]:
     """A list of items as one batch, padded to its longest sequence.
 
     Returns:
@@ -165,7 +165,8 @@ def collate(items: Sequence[tuple[list[int], int]], padding_id: int = 0) -> dict
     lengths = torch.tensor([len(ids) for ids, _ in items])
     attention_mask = padding_mask(lengths)
     input_ids = torch.full(attention_mask.shape, padding_id)
-    input_ids[attention_mask] = torch.tensor([token for ids, _ in items for token in ids])
+    rows = [torch.as_tensor(ids, dtype=torch.int64) for ids, _ in items]
+    input_ids[attention_mask] = torch.cat(rows)
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,

@@ -4,7 +4,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from minitransformer.data import EpochSampler, Examples, collate, epoch_batches, load_examples, load_imdb
 from minitransformer.model import TransformerForMaskedLM
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordTokenizer
+from minitransformer.train import _to_device
 
 __all__ = ["Corpus", "MaskedLMObjective", "build_corpus", "make_corpus_loader", "mask_tokens"]
 
@@ -113,31 +113,30 @@ def _encode_all(tokenizer: WordTokenizer, texts: Sequence[str]) -> list[np.ndarr
     return found
 
 
-def _cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> list[tuple[int, int, int]]:
-    """The chunks of an epoch as (start, stop, review): at most `length` ids each.
+def _cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> np.ndarray:
+    """The chunks of an epoch as rows (start, stop, review): at most `length` ids each.
 
     The first cut moves from epoch to epoch; every id is in exactly one chunk.
     """
+    start, stop = spans.T
+    size = stop - start
+    moved, long = np.zeros_like(size), size > length
     random = np.random.default_rng((seed, epoch, 1))
-    found = []
-    for review, (start, stop) in enumerate(spans.tolist()):
-        first = stop
-        if stop - start > length:
-            slack = -(stop - start) % length
-            first = start + length - int(random.integers(slack + 1))
-        cuts = [start, *range(first, stop, length), stop]
-        found += [(a, b, review) for a, b in pairwise(cuts) if a < b]
-    return found
+    moved[long] = random.integers(-size[long] % length + 1)
+    count = -(-size // length)  # chunks of each review, rounded up
+    review = np.repeat(np.arange(len(spans)), count)
+    number = np.arange(len(review)) - (np.cumsum(count) - count)[review]
+    cut = (start - moved)[review] + number * length
+    first, last = np.maximum(start[review], cut), np.minimum(stop[review], cut + length)
+    return np.stack([first, last, review], 1)
 
 
-def _chunk_batches(
-    corpus: Corpus, length: int, batch_size: int, seed: int, epoch: int
-) -> list[list[tuple[int, int, int]]]:
-    """All batches of an epoch as lists of chunks; chunks of similar length share a batch."""
+def _chunk_batches(corpus: Corpus, length: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """All batches of an epoch, each with its chunks as rows; chunks of similar length share a batch."""
     chunks = _cut_points(corpus.spans, length, seed, epoch)
-    lengths = np.array([stop - start for start, stop, _ in chunks])
+    lengths = chunks[:, 1] - chunks[:, 0]
     order = epoch_batches(lengths, batch_size, shuffle=True, group_by_length=True, seed=seed, epoch=epoch)
-    return [[chunks[i] for i in batch] for batch in order]
+    return [chunks[batch] for batch in order]
 
 
 class _ChunkSampler(EpochSampler):
@@ -161,10 +160,11 @@ class _ChunkDataset(Dataset):
     def __init__(self, corpus: Corpus):
         self.corpus = corpus
 
-    def __getitem__(self, chunk: tuple[int, int, int]) -> tuple[list[int], int]:
+    def __getitem__(self, chunk: np.ndarray) -> tuple[Tensor, int]:
         start, stop, review = chunk
         first, last = SPECIAL_TOKENS.index("[CLS]"), SPECIAL_TOKENS.index("[SEP]")
-        return [first, *self.corpus.tokens[start:stop].tolist(), last], int(self.corpus.labels[review])
+        ids = np.concatenate([[first], self.corpus.tokens[start:stop], [last]])
+        return torch.from_numpy(ids), int(self.corpus.labels[review])
 
 
 def make_corpus_loader(corpus: Corpus, length: int, batch_size: int, seed: int = 0) -> DataLoader:
@@ -187,21 +187,31 @@ class MaskedLMObjective:
     label_weight: float = 0.0
     seed: int = 0
 
+    def hide(self, batch: dict[str, Tensor], vocab_size: int, step: int) -> dict[str, Tensor]:
+        """The batch as the model sees it, and what is asked of it, by places."""
+        dice = torch.Generator().manual_seed(1_000_003 * self.seed + step)
+        ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+        seen, chosen = mask_tokens(ids, mask, vocab_size, self.rate, dice)
+        places, known = chosen.flatten().nonzero()[:, 0], (labels >= 0).nonzero()[:, 0]
+        asked = {"places": places, "wanted": ids.flatten()[places]}
+        asked |= {"known": known, "labels": labels[known]}
+        return {"input_ids": seen, "attention_mask": mask, **asked}
+
     def losses(
         self, model: TransformerForMaskedLM, batch: dict[str, Tensor], step: int
-    ) -> tuple[Tensor, Tensor, int, int]:
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
         """Loss of tokens, of labels; hidden tokens that were named, and all of them."""
-        device, dice = next(model.parameters()).device, torch.Generator()
-        dice.manual_seed(1_000_003 * self.seed + step)
-        ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
-        seen, chosen = mask_tokens(ids, mask, model.config.vocab_size, self.rate, dice)
-        mask, labels = mask.to(device), labels.to(device)
-        hidden = model.encoder(seen.to(device), mask)
-        logits, wanted = (model.name_tokens(hidden[chosen.to(device)]), ids[chosen].to(device))
-        token_loss = F.cross_entropy(logits, wanted, reduction="sum") / max(1, len(wanted))
-        label_loss, known = token_loss.new_zeros(()), labels >= 0
-        if self.label_weight > 0 and known.any():
-            answers = model.classify(hidden, mask)[known]
-            label_loss = F.cross_entropy(answers, labels[known])
-        named = int((logits.argmax(-1) == wanted).sum())
-        return token_loss, label_loss, named, len(wanted)
+        part = self.hide(batch, model.config.vocab_size, step)
+        part = _to_device(part, next(model.parameters()).device)
+        wanted, size = part["wanted"], len(part["wanted"])
+        hidden = model.encoder(part["input_ids"], part["attention_mask"])
+        states = hidden.flatten(0, 1).index_select(0, part["places"])
+        logits = model.name_tokens(states)
+        token_loss = F.cross_entropy(logits, wanted, reduction="sum") / max(1, size)
+        label_loss = token_loss.new_zeros(())
+        if self.label_weight > 0 and len(part["labels"]):
+            answers = model.classify(hidden, part["attention_mask"])
+            answers = answers.index_select(0, part["known"])
+            label_loss = F.cross_entropy(answers, part["labels"])
+        named = (logits.argmax(-1) == wanted).sum()
+        return token_loss, label_loss, named, size

@@ -1,7 +1,6 @@
 # Generated from chapters/day05_training.md, chapters/day06_engineering.md, chapters/day08_data_schedule_monitoring.md, chapters/day09_sprint.md; edit the chapters, not this file.
 """The training loop, and whole runs that are watched, saved and resumed."""
 
-import math
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -19,21 +18,28 @@ __all__ = [
 ]  # fmt: skip
 
 
-# chapters/day05_training.md · `train_step`
+# chapters/day06_engineering.md · Do not wait
 @dataclass(frozen=True)
 class StepResult:
     """What one training step saw before its update: loss, gradient's length, counts.
 
-    A step whose loss or gradient is not finite is `skipped`: it changes no weight.
+    A step whose loss or gradient is not finite is `skipped`: it changes no weight. What
+    a device has yet to compute is a tensor, until `read` waits for it.
     """
 
     step: int
-    loss: float
-    grad_norm: float
-    correct: int
+    loss: float | Tensor
+    grad_norm: float | Tensor
+    correct: int | Tensor
     examples: int
     tokens: int
-    skipped: bool = False
+    skipped: bool | Tensor = False
+
+    def read(self) -> "StepResult":
+        """The same in plain numbers."""
+        found = (float(self.loss), float(self.grad_norm), int(self.correct))
+        counts = (self.examples, self.tokens, bool(self.skipped))
+        return StepResult(self.step, *found, *counts)
 
 
 # chapters/day09_sprint.md · Two passes that agree
@@ -47,35 +53,33 @@ def train_step(
     autocast: str = "fp32",
     scaler: torch.amp.GradScaler | None = None,
     r_drop: float = 0.0,
+    wait: bool = True,
 ) -> StepResult:
     """One update from one batch of `minitransformer.data.collate`, worked through in `micro_batches` parts.
 
     The gradient is that of the mean over the whole batch, however it is cut. With an `r_drop` above 0 each part
     passes twice, and `r_drop` times their `disagreement` is added (Liang et al., 2021), but not to the reported loss.
     A loss or gradient norm that is not finite skips the update: no weight changes, and the result says so.
+    Without `wait` the result is one that nobody has read (see `StepResult`).
     """
     device = next(model.parameters()).device
     scaler = make_scaler(device, autocast) if scaler is None else scaler
-    size, losses, correct = len(batch["labels"]), [], 0
+    size, zero = len(batch["labels"]), torch.zeros((), device=device)
+    mean_loss, correct = zero, zero.long()
     optimizer.zero_grad()
     for part in _split_batch(batch, micro_batches):
-        part = {name: value.to(device) for name, value in part.items()}
+        part = _to_device(part, device)
         answers = [_logits_of(model, part, autocast) for _ in range(2 if r_drop > 0 else 1)]
         loss = (
             torch.stack([F.cross_entropy(a, part["labels"], reduction="sum") for a in answers]).mean() / size
         )
         scaler.scale(loss + (r_drop * disagreement(*answers) / size if r_drop > 0 else 0)).backward()
-        losses.append(loss.detach())
-        correct += int((answers[0].argmax(-1) == part["labels"]).sum())
-    scaler.unscale_(optimizer)
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
-    mean_loss = float(sum(losses))
-    finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
-    if finite:
-        scaler.step(optimizer)
-    scaler.update()
+        mean_loss = mean_loss + loss.detach()
+        correct = correct + (answers[0].argmax(-1) == part["labels"]).sum()
+    norm, finite = _update(model, optimizer, scaler, mean_loss, max_grad_norm)
     tokens = int(batch["attention_mask"].sum())
-    return StepResult(step, mean_loss, grad_norm, correct, size, tokens, not finite)
+    result = StepResult(step, mean_loss, norm, correct, size, tokens, ~finite)
+    return result.read() if wait else result
 
 
 # chapters/day05_training.md · `train_epoch`
@@ -173,6 +177,35 @@ def _processor_has_bf16() -> bool:
 def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
     """The scaler that fp16 needs; for the other types it does nothing."""
     return torch.amp.GradScaler(device.type, enabled=choose_autocast(device, dtype) == "fp16")
+
+
+# chapters/day06_engineering.md · Do not wait
+def _to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A batch on its way to a device; nobody waits until it has arrived."""
+    if device.type == "cuda":
+        batch = {name: value.pin_memory() for name, value in batch.items()}
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def _update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    loss: Float[Tensor, ""],
+    max_grad_norm: float,
+) -> tuple[Float[Tensor, ""], Bool[Tensor, ""]]:
+    """Unscale, clip, and update if loss and norm are finite; returns the norm, and whether."""
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    finite = loss.isfinite() & norm.isfinite()
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
+        del optimizer.found_inf  # type: ignore[attr-defined]
+    elif finite:  # waits
+        optimizer.step()
+    scaler.update()
+    return norm, finite
 
 
 # chapters/day06_engineering.md · Where it is worth it

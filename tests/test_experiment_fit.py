@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
@@ -39,6 +40,7 @@ from minitransformer.experiment.fit import (
     _set_learning_rate,
     _settled,
     _tensorboard_writer,
+    _within_minutes,
     fit,
 )
 from minitransformer.experiment.folder import (
@@ -145,7 +147,7 @@ def test_measured_step_measures_what_sgd_does() -> None:
     expected = 0.4 * result.grad_norm / start.norm().item()
     assert math.isclose(seen["update_ratio"], expected, rel_tol=1e-9), (seen, expected)
     result, seen = _measured_step(*again)
-    assert (seen, result.step, state.step, state.tokens) == ({}, 2, 2, 26)
+    assert (seen, result.step, state.step, result.tokens) == ({}, 2, 2, 13)
     *_, seen = _measured_step(*again)
     assert math.isclose(seen["learning_rate"], 0.4 * 6 / 8), "the schedule's"
 
@@ -173,7 +175,9 @@ def test_ema_follows_the_weights() -> None:
     for skip in (False, False, True, False):
         _measured_step(state, {"skip": torch.tensor(skip)}, *more)
         found.append(state.outcome.weight.item())
-    by_hand = [2.0, 0.75 * 2 + 0.25 * 3, 2.25, 0.75 * 2.25 + 0.25 * 4]
+    by_hand = [2.0, 0.75 * 2 + 0.25 * 3]
+    by_hand += [0.75 * by_hand[-1] + 0.25 * 3]  # the weight stands still
+    by_hand += [0.75 * by_hand[-1] + 0.25 * 4]
     assert found == by_hand and state.model.weight.item() == 4.0
     twin.load_state_dict(state.state_dict())
     for each in (state, twin):
@@ -197,6 +201,7 @@ def monitor_three_steps(folder: Path, tensorboard: bool, stream: StringIO) -> No
         monitor.step(StepResult(5, 0.75, 1.5, 2, 3, 13), seen, accuracy=2 / 3)
         monitor.step(StepResult(6, 0.5, 1.25, 3, 3, 12), {}, accuracy=5 / 6)
         monitor.step(bad, {}, accuracy=5 / 6)
+        monitor.bar.update(3)
         monitor.record("epoch", 7, {"epoch": 1, "validation": {"accuracy": 0.5}})
         monitor.bar.refresh()
         monitor.close()
@@ -573,6 +578,21 @@ def test_settled_keeps_what_a_run_began_with() -> None:
         assert _settled(config, mps, folder, resume=True) == elsewhere
         assert _settled(config, mps, folder, resume=False) == here
         assert _settled(elsewhere, mps, folder, resume=False) == elsewhere
+
+
+def test_minutes_become_epochs_once() -> None:
+    job, clock = job_of_five(minutes=0.25), iter(range(99))  # a second at every look
+    ticks = mock.patch.object(time, "perf_counter", lambda: float(next(clock)))
+    with ticks, redirect_stdout(StringIO()) as said:
+        found = _within_minutes(job, torch.device("cpu"))
+    training = replace(job.config.training, epochs=5)  # 15 steps in batches of three
+    assert found == replace(job, config=replace(job.config, training=training))
+    assert "1.000 seconds a step: 5 epochs for 0.25 minutes" in said.getvalue()
+    with tempfile.TemporaryDirectory() as base:
+        _save_settings(found.config, Path(base, "config.yaml"))
+        for resume, epochs in ((True, 5), (False, 2)):
+            kept = _settled(job.config, torch.device("cpu"), Path(base), resume)
+            assert kept.training.epochs == epochs
 
 
 def test_a_run_ends_with_the_average() -> None:

@@ -63,7 +63,8 @@ def test_reading_is_a_step_of_sgd() -> None:
     batch = next(iter(make_corpus_loader(make_test_corpus(), 8, 4)))
     token_loss, label_loss, correct, size = objective.losses(twin, batch, 0)
     (token_loss + 0.5 * label_loss).backward()
-    result = objective.update(state, batch, TrainingConfig(max_grad_norm=math.inf))
+    limit = TrainingConfig(max_grad_norm=math.inf)
+    result = objective.update(state, batch, limit).read()
     assert (result.step, result.correct, result.examples) == (1, correct, size)
     assert math.isclose(result.loss, token_loss.item()) and not result.skipped
     assert result.tokens == int(batch["attention_mask"].sum())

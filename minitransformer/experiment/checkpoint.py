@@ -59,12 +59,12 @@ class _Counts:
         """Count one step; the means of the epoch leave a skipped one out."""
         self.step = result.step
         self.tokens += result.tokens
-        self.skipped += result.skipped
+        self.skipped += bool(result.skipped)
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if result.skipped else 0
         if not result.skipped:
             self.examples += result.examples
-            self.correct += result.correct
-            self.loss_sum += result.loss * result.examples
+            self.correct += int(result.correct)
+            self.loss_sum += float(result.loss) * result.examples
 
     def end_epoch(self) -> Metrics:
         """The mean over the epoch's steps, every example weighing the same; the sums start again at zero.

@@ -3,13 +3,15 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -99,7 +101,7 @@ class _Monitor:
                 self.writer.add_scalar(f"{kind}/{name}", value, step)
 
     def step(self, result: StepResult, measured: dict[str, float], accuracy: float) -> None:
-        """Show one step on the bar, and record it if something was measured or it was skipped."""
+        """Show one step beside the bar, and record it if something was measured or it was skipped."""
         self.tokens += result.tokens
         speed = self.tokens / (time.perf_counter() - self.since)
         seen = {"loss": result.loss, "grad_norm": result.grad_norm}
@@ -110,7 +112,6 @@ class _Monitor:
             self.record("skipped", result.step, seen)
         text = f"loss {result.loss:.3f}, accuracy {100 * accuracy:.1f} %, {speed:,.0f} tokens/s"
         self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update()
 
     def close(self) -> None:
         """Close the bar, and write what TensorBoard still holds back."""
@@ -147,22 +148,41 @@ def _set_learning_rate(
     return rate
 
 
+def _follow(averaged: AveragedModel, model: nn.Module) -> None:
+    """Let the average follow the model by one step."""
+    if averaged.n_averaged == 0:  # a number on the processor
+        averaged.update_parameters(model)
+    else:
+        both: Any = [*averaged.module.parameters()], [*model.parameters()]
+        averaged.multi_avg_fn(both[0], both[1], 0)  # type: ignore[misc]
+
+
 def _measured_step(
     state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig, total: int, objective: Objective
 ) -> tuple[StepResult, dict[str, float]]:
-    """One step of a run of `total` steps: its rate set, its update made and counted; every so often measured too."""
+    """One step of a run of `total` steps: its rate set, its update made; every so often measured too."""
     rate = _set_learning_rate(state.optimizer, settings, state.step, total)
     before = _flat_weights(state.model) if state.step % settings.log_every == 0 else None
     result = objective.update(state, batch, settings)
-    state.add(result)
-    if state.averaged is not None and not result.skipped:
-        state.averaged.update_parameters(state.model)
+    state.step = result.step
+    if state.averaged is not None:
+        _follow(state.averaged, state.model)
     if before is None:
         return result, {}
     length = before.norm().item()
     moved = (_flat_weights(state.model) - before).norm().item()
     measured = {"learning_rate": rate, "weight_norm": length}
     return result, measured | {"update_ratio": moved / length}
+
+
+def _ahead(items: Iterable[Any], count: int = 2) -> Iterator[Any]:
+    """The same items in the same order; a thread prepares the next ones while one is worked on."""
+    source, done = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, source, done) for _ in range(count))
+        while (item := waiting.popleft().result()) is not done:
+            waiting.append(thread.submit(next, source, done))
+            yield item
 
 
 def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[], object]) -> None:
@@ -183,18 +203,32 @@ def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[],
             epoch, done = divmod(state.step, steps)
             job.loader.batch_sampler.set_epoch(epoch, done)  # type: ignore[union-attr]
             state.model.train()
-            for batch in job.loader:
-                result, measured = _measured_step(state, batch, settings, total, job.objective)
-                monitor.step(result, measured, state.correct / max(1, state.examples))
-                state.seconds = time.perf_counter() - wall
-                state.cpu_seconds = time.process_time() - busy
-                _check(state, result, settings)
-                if state.step % settings.checkpoint_every == 0 and state.step % steps:
+            unread = []
+            for batch in _ahead(job.loader):
+                how = (settings, total, job.objective)
+                unread.append(_measured_step(state, batch, *how))
+                monitor.bar.update()
+                last, due = (state.step % every == 0 for every in (steps, settings.checkpoint_every))
+                if unread[-1][1] or last or due:
+                    _read(state, unread, monitor, settings)
+                    state.seconds = time.perf_counter() - wall
+                    state.cpu_seconds = time.process_time() - busy
+                if due and not last:
                     save()
             _end_epoch(state, job, monitor, epoch + 1)
             save()
     finally:
         monitor.close()
+
+
+def _read(state: TrainingState, unread: list, monitor: _Monitor, settings: TrainingConfig) -> None:
+    """Wait for the steps that were made since the last call, count, show and record them."""
+    for result, measured in unread:
+        result = result.read()
+        state.add(result)
+        monitor.step(result, measured, state.correct / max(1, state.examples))
+        _check(state, result, settings)
+    unread.clear()
 
 
 def _check(state: TrainingState, result: StepResult, settings: TrainingConfig) -> None:
@@ -231,6 +265,8 @@ def fit(
     config = _settled(config, device, Path(folder), resume)
     folder = _open_run_folder(folder, overwrite, resume)
     job = _prepare(config, folder)
+    if config.training.minutes and not (folder / "config.yaml").is_file():
+        job = _within_minutes(job, device)
     ours = identity(job)
     if resume and (folder / "run.json").exists():
         _same_run(folder, _finished_identity(folder, type(config)), ours)
@@ -252,13 +288,33 @@ def fit(
 
 
 def _settled(config: Any, device: torch.device, folder: Path, resume: bool) -> Any:
-    """The config with the device's number format in place of the autocast "auto"; a run that is resumed keeps its own."""
-    if config.training.autocast != "auto":
-        return config
-    chosen, saved = choose_autocast(device, "auto"), folder / "config.yaml"
+    """The config with the device's number format in place of "auto"; a run that is resumed keeps its own, and its epochs."""
+    training, saved = config.training, folder / "config.yaml"
+    format_, epochs = choose_autocast(device, training.autocast), training.epochs
     if resume and saved.is_file():
-        chosen = read_settings(type(config), saved).training.autocast
-    return replace(config, training=replace(config.training, autocast=chosen))
+        kept = read_settings(type(config), saved).training
+        format_ = kept.autocast if training.autocast == "auto" else format_
+        epochs = kept.epochs if training.minutes else epochs
+    return replace(config, training=replace(training, autocast=format_, epochs=epochs))
+
+
+def _within_minutes(job: Job, device: torch.device, seconds: float = 20.0) -> Job:
+    """The job with as many epochs as fit into `training.minutes`, at least one, by its pace in the first `seconds`."""
+    state, training = _begin(job.config, device), job.config.training
+    steps, tokens, start = 0, 0, 0.0
+    job.loader.batch_sampler.set_epoch(0)  # type: ignore[union-attr]
+    for number, batch in enumerate(_ahead(job.loader)):
+        result = job.objective.update(state, batch, training).read()
+        if number < 3 and number + 1 < len(job.loader):  # the first ones are slow
+            start = time.perf_counter()
+            continue
+        steps, tokens = steps + 1, tokens + result.tokens
+        if (spent := time.perf_counter() - start) > seconds:
+            break
+    epochs = max(1, int(60 * training.minutes * steps / spent / len(job.loader)))
+    pace = f"{tokens / spent:,.0f} tokens/s at first, {spent / steps:.3f} seconds a step"
+    print(f"{pace}: {epochs} epochs for {training.minutes:g} minutes")
+    return replace(job, config=replace(job.config, training=replace(training, epochs=epochs)))
 
 
 def _announce(job: Job, folder: Path, device: torch.device) -> None:

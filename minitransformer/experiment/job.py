@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from minitransformer.pretrain import (
     make_corpus_loader,
 )
 from minitransformer.tokenizer import Vocabulary, WordPieceTokenizer, WordTokenizer, load_tokenizer
-from minitransformer.train import StepResult, autocast_on, train_step
+from minitransformer.train import StepResult, _update, autocast_on, train_step
 
 __all__ = ["Classification", "Job", "Objective", "Reading", "identity"]
 
@@ -39,7 +38,7 @@ class Objective(Protocol):
     """What a run minimises, and how it is judged."""
 
     def update(self, state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig) -> StepResult:
-        """One update of the state's model from a batch."""
+        """One update of the state's model from a batch; nobody has read its result yet."""
 
     def evaluate(self, model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
         """How well a model does."""
@@ -60,6 +59,7 @@ class Classification:
             settings.autocast,
             state.scaler,
             settings.r_drop,
+            wait=False,
         )
 
     def evaluate(self, model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
@@ -72,19 +72,15 @@ class Reading(MaskedLMObjective):
 
     def update(self, state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig) -> StepResult:
         """One update; the reported loss is that of the tokens."""
-        model, scaler, limit = state.model, state.scaler, settings.max_grad_norm
-        state.optimizer.zero_grad()
+        model, optimizer, scaler = state.model, state.optimizer, state.scaler
+        optimizer.zero_grad()
         with autocast_on(state.device, settings.autocast):
             tokens, labels, correct, size = self.losses(model, batch, state.step)  # type: ignore[arg-type]
         scaler.scale(tokens + self.label_weight * labels).backward()
-        scaler.unscale_(state.optimizer)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), limit).item()
-        loss, seen = tokens.item(), int(batch["attention_mask"].sum())
-        finite = math.isfinite(norm) and math.isfinite(loss)
-        if finite:
-            scaler.step(state.optimizer)
-        scaler.update()
-        return StepResult(state.step + 1, loss, norm, correct, size, seen, not finite)
+        loss, limit = tokens.detach(), settings.max_grad_norm
+        norm, finite = _update(model, optimizer, scaler, loss, limit)
+        seen = int(batch["attention_mask"].sum())
+        return StepResult(state.step + 1, loss, norm, correct, size, seen, ~finite)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
@@ -97,7 +93,7 @@ class Reading(MaskedLMObjective):
         for index, batch in enumerate(loader):
             tokens, _, right, size = self.losses(model, batch, -1 - index)  # type: ignore[arg-type]
             loss += tokens.item() * size
-            found += (right, size)
+            found += (int(right), size)
         model.train(was_training)
         correct, total = found.tolist()
         if total == 0:

@@ -150,11 +150,13 @@ class TrainingConfig:
     keeps in an average of the weights, with which the run ends if it is above 0. With an
     `r_drop` above 0 each batch passes twice, and the loss grows by so many times the
     `disagreement` of the two answers. After `max_skipped` updates in a row without a finite
-    loss and gradient the run stops. Every `log_every`-th update gets a record, every
+    loss and gradient the run stops. With `minutes`, `epochs` becomes what fits into them on
+    the device at hand. Every `log_every`-th update gets a record, every
     `checkpoint_every`-th, and the last of an epoch, a checkpoint.
     """
 
     epochs: _AtLeastOne = 1
+    minutes: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     batch_size: _AtLeastOne = 64
     micro_batches: _AtLeastOne = 1
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-4

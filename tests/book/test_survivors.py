@@ -55,7 +55,7 @@ def update_with(scaler: torch.amp.GradScaler, max_grad_norm: float) -> tuple[flo
     model = reader()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     state, settings = TrainingState(model, optimizer, scaler), TrainingConfig(max_grad_norm=max_grad_norm)
-    result = Reading(0.3, 0.5).update(state, reading_batch(), settings)
+    result = Reading(0.3, 0.5).update(state, reading_batch(), settings).read()
     return result.grad_norm, nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
@@ -133,7 +133,7 @@ def test_a_batch_with_nothing_to_hide_has_a_loss_of_zero_and_still_learns_its_la
         model, torch.optim.SGD(model.parameters(), 0.1), torch.amp.GradScaler("cpu", enabled=False)
     )
     before = model.classifier.weight.detach().clone()
-    result = objective.update(state, unknown, TrainingConfig())
+    result = objective.update(state, unknown, TrainingConfig()).read()
     assert (result.loss, result.examples, result.skipped) == (0.0, 0, False) and result.grad_norm > 0
     assert not torch.equal(model.classifier.weight, before)
     assert objective.evaluate(model, [batch, unknown]) == objective.evaluate(model, [batch])
