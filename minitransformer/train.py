@@ -198,7 +198,7 @@ def _update(
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     finite = loss.isfinite() & norm.isfinite()
-    if optimizer.defaults.get("fused"):
+    if all(group.get("fused") for group in optimizer.param_groups):
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
         del optimizer.found_inf  # type: ignore[attr-defined]
