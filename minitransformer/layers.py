@@ -28,15 +28,15 @@ __all__ = [
 
 
 # chapters/day03_encoder_layer.md · From two hands to the formula
-def _position_angles(length: int, width: int, base: float = 10_000.0) -> Float[Tensor, "T half"]:
-    """The angle ω_i t of each hand at each position, with ω_i = base^(-2i / width)."""
+def _position_angles(length: int, width: int) -> Float[Tensor, "T half"]:
+    """The angle ω_i t of each hand at each position, with ω_i = 10000^(-2i / width)."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
-    frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    frequency = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     return position * frequency
 
 
-def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Float[Tensor, "T C"]:
-    """Sine on even, cosine on odd columns; wavelengths 2π towards base · 2π tokens.
+def sinusoidal_encoding(length: int, d_model: int) -> Float[Tensor, "T C"]:
+    """Sine on even, cosine on odd columns, each pair slower than the one before.
 
     Source: Vaswani et al. (2017), section 3.5.
     Raises ValueError for an odd d_model or a length below 1.
@@ -44,7 +44,7 @@ def sinusoidal_encoding(length: int, d_model: int, base: float = 10_000.0) -> Fl
     pairs = "even and at least 2 (sines and cosines come in pairs)"
     _setting("d_model", d_model, int, pairs, lambda value: value >= 2 and value % 2 == 0)
     _setting("length", length, int, "an integer of at least 1", lambda value: value >= 1)
-    angle = _position_angles(length, d_model, base)
+    angle = _position_angles(length, d_model)
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
 
 
@@ -77,7 +77,7 @@ class SinusoidalPositionalEncoding(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         _check_length(x.size(1), self.encoding.size(0))
         _check_width(x.size(2), self.encoding.size(1))
-        return x + self.encoding[: x.size(1)].to(x.dtype)  # 16 bits stay 16 bits
+        return x + self.encoding[: x.size(1)]
 
 
 # chapters/day03_encoder_layer.md · Learned positions

@@ -98,9 +98,6 @@ def test_sinusoidal_module():
     torch.testing.assert_close(positions(x) - x, sinusoidal_encoding(9, C)[:T].expand(B, T, C))
     assert list(positions.parameters()) == [], "nothing here is learned"
     assert positions.state_dict() == {}, "the table need not be saved"
-    assert positions(x.bfloat16()).dtype == torch.bfloat16, (
-        "adding positions must not change the number format"
-    )
 
 
 def test_sinusoidal_encoding_refuses():
