@@ -261,9 +261,14 @@ def test_train_step_unscales_before_it_clips() -> None:
 
 
 def test_a_skipped_step_halves_the_scale() -> None:
-    for dtype, scale in (("fp32", 1.0), ("fp16", 2.0**15)):
+    for dtype, scale, fused in (
+        ("fp32", 1.0, False),
+        ("fp32", 1.0, True),
+        ("fp16", 2.0**15, False),
+        ("fp16", 2.0**15, True),
+    ):
         model = small_model().float()
-        optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1, fused=fused)
         scaler = make_scaler(torch.device("cpu"), dtype)
         train_step(model, small_batch(), optimizer, autocast=dtype, scaler=scaler)
         before = [weight.detach().clone() for weight in model.parameters()]
