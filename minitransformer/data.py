@@ -212,7 +212,7 @@ def epoch_batches(
     epoch: int,
     pool: int = _POOL,
 ) -> list[list[int]]:
-    """All batches of an epoch as lists of indices, every index once; only one is short.
+    """All batches of an epoch as lists of indices, every index once; at most one is short.
 
     With `group_by_length` the (shuffled) examples are cut into pools of `pool` batches,
     and each pool is sorted by length before it is cut into batches, which are then
