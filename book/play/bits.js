@@ -23,13 +23,15 @@ play.widget("bits", (figure, start, tools) => {
 
   return (width) => {
     const x = Number.isFinite(typed.valueAsNumber) ? typed.valueAsNumber : 0, said = {};
+    const parts = (line, words) => words.forEach((word, i) => tools.html(line, "code", {
+      style: `color: var(--play-${["bad", "key", "query"][i]}); background: none; border: none`, // as in the chapter's figure
+    }, word + " "));
+    parts(tools.html(tools.stage, "p", {}, "Bits of the number: "), ["sign", "exponent", "fraction"]);
     for (const [name, format] of Object.entries(formats)) {
       const kept = round(x, format), line = tools.html(tools.stage, "p", { style: "overflow-wrap: anywhere" });
       tools.html(line, "strong", {}, `${name} `);
-      pattern(kept, format).forEach((part, i) => tools.html(line, "code", {
-        style: `color: var(--play-${["bad", "query", "value"][i]}); background: none; border: none`,
-      }, part + " "));
-      said[name] = kept === 0 ? "0" : Number.isFinite(kept) ? String(Number(kept.toPrecision(6))) : tools.number(kept);
+      parts(line, pattern(kept, format));
+      said[name] = kept === 0 ? "0" : Number.isFinite(kept) ? String(Number(kept.toPrecision(9))) : tools.number(kept);
     }
     const grow = 2 ** scale.valueAsNumber, all = start.gradients.map(([power, count]) => [power + scale.valueAsNumber, count]);
     const total = all.reduce((sum, [, n]) => sum + n, 0), share = (test) => (100 * all.reduce((sum, [p, n]) => sum + (test(p) ? n : 0), 0)) / total;
@@ -39,13 +41,13 @@ play.widget("bits", (figure, start, tools) => {
       x: across(p), y: up(n), width: Math.max(1, across(1) - across(0) - 1), height: 128 - up(n),
       style: `fill: var(--play-${p < -25 || p >= 16 ? "bad" : "query"})`,
     }));
-    for (const [at, word] of [[-25, "0 below"], [16, "∞ above"]]) {
+    for (const [at, word] of [[-25, "← 0 in fp16"], [16, "∞ →"]]) {
       tools.svg(drawing, "line", { x1: across(at), x2: across(at), y1: 8, y2: 128, style: "stroke: var(--play-neutral)", "stroke-dasharray": "4 3" });
       tools.svg(drawing, "text", { x: across(at) + (at < 0 ? 4 : -4), y: 18, "text-anchor": at < 0 ? "start" : "end" }, word);
     }
     tools.axis(drawing, across, { y: 128, count: width < 500 ? 4 : 8, label: "power of two of a gradient's size" });
-    tools.say("fp32 keeps {fp32}, fp16 {fp16}, bf16 {bf16}. Multiplied by {grow}, {lost} % of the gradients fall to zero in fp16, {over} % to infinity.", {
-      ...said, grow: tools.number(grow, 0), lost: tools.number(lost, 1), over: tools.number(over, 1),
+    tools.say("fp32 keeps {fp32}, fp16 {fp16}, bf16 {bf16}. Multiplied by {grow}, {lost}\u00a0% of the gradients fall to zero in fp16, {over}\u00a0% become infinite.", {
+      ...said, grow: tools.number(grow, 0), lost: tools.number(lost, 3), over: tools.number(over, 3),
     });
   };
 });

@@ -3,7 +3,7 @@
 play.widget("temperature", (figure, start, tools) => {
   const { logits, correct } = start; // of each answer the logit of what it said, and whether that was right
   const heat = tools.slider("Temperature", { min: 0.3, max: 4, step: 0.1, value: 1, show: (x) => tools.number(x, 1) });
-  const bins = tools.slider("Bins between one half and one", { min: 1, max: 20, value: 10 });
+  const bins = tools.slider("Bins", { min: 1, max: 20, value: 10 });
 
   return (width) => {
     const sure = logits.map((z) => 1 / (1 + Math.exp(-z / heat.valueAsNumber))), n = bins.valueAsNumber;
@@ -26,7 +26,9 @@ play.widget("temperature", (figure, start, tools) => {
       cx: across(group.sure / group.n), cy: up(group.right / group.n), r: 3 + 12 * Math.sqrt(group.n / all),
       style: "fill: var(--play-query-fill); fill-opacity: 0.6; stroke: var(--play-query)",
     }));
-    tools.say("Calibration error {error} points, loss {loss}, mean confidence {mean} %. Accuracy: {accuracy} %, whatever the temperature.", {
+    ["above the line: too shy", "below the line: too sure"].forEach((word, i) =>
+      tools.svg(drawing, "text", { x: side - 14, y: 172 + 18 * i, "text-anchor": "end" }, word));
+    tools.say("Calibration error {error} points, loss {loss}, mean confidence {mean}\u00a0%. Accuracy: {accuracy}\u00a0%, whatever the temperature.", {
       error: tools.number(100 * error, 1), loss: tools.number(loss / all, 3), mean: tools.number((100 * sure.reduce((a, b) => a + b)) / all, 1),
       accuracy: tools.number((100 * right) / all, 1),
     });

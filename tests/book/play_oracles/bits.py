@@ -12,12 +12,10 @@ def start() -> dict:
     return {"number": 0.1, "gradients": GRADIENTS}
 
 
-def shown(value: float) -> str:
-    if value == 0:
-        return "0"
+def shown(value: float) -> str | float:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return repr(value)
+    return str(int(value)) if value.is_integer() else value  # of a whole number, every digit
 
 
 def answer(number: float, power: int) -> dict:
@@ -27,7 +25,7 @@ def answer(number: float, power: int) -> dict:
     # the middle of each bin, a power and a half, stands for all that is in it
     sizes = [(torch.tensor(1.5 * 2.0 ** (p + power)).half().item(), n) for p, n in GRADIENTS]
     lost, over = (sum(n for x, n in sizes if test(x)) for test in (lambda x: x == 0, math.isinf))
-    words = {name: value if value and math.isfinite(value) else shown(value) for name, value in kept.items()}
+    words = {name: shown(value) for name, value in kept.items()}
     return words | {"grow": 2.0**power, "lost": 100 * lost / total, "over": 100 * over / total}
 
 
@@ -36,6 +34,7 @@ def states() -> list:
     return [
         ([], answer(0.1, 0)),
         ([("A number", 70000)], answer(70000, 0)),
+        ([("A number", 16777217)], answer(16777217, 0)),
         ([("A number", 3e-8), (scale, 12)], answer(3e-8, 12)),
         ([("A number", -2049), (scale, 25)], answer(-2049, 25)),
     ]

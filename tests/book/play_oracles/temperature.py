@@ -30,7 +30,7 @@ def answer(heat: float = 1.0, bins: int = 10) -> dict[str, float]:
 
 
 def states() -> list:
-    heat, bins = "Temperature", "Bins between one half and one"
+    heat, bins = "Temperature", "Bins"
     return [
         ([], answer()),
         ([(heat, 2.5)], answer(2.5)),
