@@ -182,6 +182,7 @@ def test_every_exported_cell_has_its_badge(shown):
     assert shown.page.locator(".press-test").all_inner_texts() == tested
 
 
+@functools.cache
 def html(path: str) -> BeautifulSoup:
     return BeautifulSoup((HTML / path).read_text(encoding="utf-8"), "html.parser")
 
