@@ -76,15 +76,15 @@ def state_around(model: nn.Module, **more: Any) -> TrainingState:
     return TrainingState(model, optimizer, scaler, **more)
 
 
-def job_of_five(**training: object) -> Job:
-    """Five texts in batches of two, two epochs."""
+def job_of_five(batch: int = 2, **training: object) -> Job:
+    """Five texts in batches of two or another size, two epochs."""
     texts = ["a b c d e", "b", "c a", "d e a", "e"]
     examples = Examples(texts, [0, 1, 0, 1, 1], "five texts")
     tokenizer = WordTokenizer(Vocabulary.from_texts(texts), max_length=9)
     size = ModelConfig(len(tokenizer.vocabulary), 8, 2, 12)
     settings = TrainingConfig(epochs=2, **training)
     config = RunConfig("five", DataConfig("toy"), size, settings, seed=5)
-    loader = make_loader(examples, tokenizer, 2, shuffle=True, seed=0)
+    loader = make_loader(examples, tokenizer, batch, shuffle=True, seed=0)
     data = {"source": "five texts", "examples": 5, "sha256": checksum(examples)}
     data = {"training": data, "validation": data}
     judging = make_loader(examples, tokenizer, 3)
@@ -581,13 +581,14 @@ def test_settled_keeps_what_a_run_began_with() -> None:
 
 
 def test_minutes_become_epochs_once() -> None:
-    job, clock = job_of_five(minutes=0.25), iter(range(99))  # a second at every look
-    ticks = mock.patch.object(time, "perf_counter", lambda: float(next(clock)))
-    with ticks, redirect_stdout(StringIO()) as said:
-        found = _within_minutes(job, torch.device("cpu"))
-    training = replace(job.config.training, epochs=5)  # 15 steps in batches of three
-    assert found == replace(job, config=replace(job.config, training=training))
-    assert "1.000 seconds a step: 5 epochs for 0.25 minutes" in said.getvalue()
+    for batch, most in ((5, 15), (2, 5)):  # 15 steps; an epoch has one, or three
+        job, clock = job_of_five(batch, minutes=0.25), map(float, range(7, 99))
+        ticks = mock.patch.object(time, "perf_counter", clock.__next__)
+        with ticks, redirect_stdout(StringIO()) as said:  # a second at every look
+            found = _within_minutes(job, torch.device("cpu"))
+        training = replace(job.config.training, epochs=most)
+        assert found == replace(job, config=replace(job.config, training=training))
+        assert f"1.000 seconds a step: {most} epochs for 0.25" in said.getvalue()
     with tempfile.TemporaryDirectory() as base:
         _save_settings(found.config, Path(base, "config.yaml"))
         for resume, epochs in ((True, 5), (False, 2)):

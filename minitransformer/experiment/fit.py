@@ -301,7 +301,7 @@ def _settled(config: Any, device: torch.device, folder: Path, resume: bool) -> A
 def _within_minutes(job: Job, device: torch.device, seconds: float = 20.0) -> Job:
     """The job with as many epochs as fit into `training.minutes`, at least one, by its pace in the first `seconds`."""
     state, training = _begin(job.config, device), job.config.training
-    steps, tokens, start = 0, 0, 0.0
+    steps, tokens, start = 0, 0, time.perf_counter()
     job.loader.batch_sampler.set_epoch(0)  # type: ignore[union-attr]
     for number, batch in enumerate(_ahead(job.loader)):
         result = job.objective.update(state, batch, training).read()
