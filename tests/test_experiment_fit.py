@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -408,7 +408,7 @@ def test_weights_may_be_moved_but_not_changed() -> None:
         fit(moved, run, resume=True)
         assert "is finished" in said.getvalue()
         weights = Path(base, "moved", "model.safetensors")
-        tensors = load_file(weights)
+        tensors = load(weights.read_bytes())
         tensors[name][7] += 1
         save_file(tensors, weights)
         with pytest.raises(ValueError, match="belongs to another run: initial is"):
@@ -604,7 +604,7 @@ def test_a_run_ends_with_the_average() -> None:
         state = _begin(job.config, torch.device("cpu"))
         _run_epochs(state, job, folder, lambda: None)
         _finish(folder, job, state)
-        saved = load_file(folder / "model.safetensors")
+        saved = load((folder / "model.safetensors").read_bytes())
         record = asdict(last_validation(folder))
     ours = state.outcome.state_dict()
     assert all(torch.equal(saved[name], ours[name]) for name in ours)
@@ -615,7 +615,7 @@ def test_a_run_ends_with_the_average() -> None:
 def test_a_run_starts_from_what_was_read() -> None:
     with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()):
         reading, config = reading_and_run(base)
-        run, source = Path(base, "run"), load_file(reading / "model.safetensors")
+        run, source = (Path(base, "run"), load((reading / "model.safetensors").read_bytes()))
         start = _begin(config, torch.device("cpu")).model.state_dict()
         assert all(torch.equal(start[name], source[name]) for name in start)
         fit(config, run)
@@ -642,12 +642,14 @@ def test_a_reading_goes_on_from_another() -> None:
         fit(short_reading(), first)
         record, weights = read_run_record(first), first / "model.safetensors"
         _write_json(first / "run.json", record | {"class": "taught"})
-        config, theirs = short_reading(initial=str(first), seed=1), load_file(weights)
+        config = short_reading(initial=str(first), seed=1)
+        theirs = load(weights.read_bytes())
         job = _prepare(config, Path(base, "elsewhere"))
         tokens = load_tokenizer(first / "tokenizer.json").vocabulary.tokens
         assert job.tokenizer.vocabulary.tokens == tokens
         ours = _begin(job.config, torch.device("cpu")).model.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        del job  # it holds its corpus open
         interrupted_fit(config, on, 13)
         metrics, found = fit(config, on, resume=True), read_run_record(on)
         assert found["class"] == "taught"

@@ -200,6 +200,7 @@ def test_prepare_pretraining_holds_reviews_back() -> None:
         assert job.config.model.vocab_size == len(job.tokenizer.vocabulary)
         read, held_out = ({tuple(span) for span in part.spans.tolist()} for part in parts)
         assert not read & held_out, "what is held out is not read"
+        del (job, parts)  # their arrays are windows into the file; Windows would not let it be replaced
         before = (corpus / "tokens.npy").stat().st_mtime_ns
         _prepare(config, folder)
         assert (corpus / "tokens.npy").stat().st_mtime_ns == before, "made once"
