@@ -5,12 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitransformer.attention import masked_softmax, scaled_dot_product_attention
+from minitransformer import pretrain
+from minitransformer.attention import (
+    attention_gradients,
+    causal_mask,
+    masked_softmax,
+    scaled_dot_product_attention,
+)
+from minitransformer.data import Examples, load_examples
 from minitransformer.encoder import TransformerEncoder
 from minitransformer.evaluate import _swap_letters, calibration_bins
 from minitransformer.experiment.checkpoint import TrainingState
@@ -27,7 +35,7 @@ from minitransformer.model import (
     _mean_of_tokens,
     _save_shards,
 )
-from minitransformer.pretrain import MaskedLMObjective, mask_tokens
+from minitransformer.pretrain import Corpus, MaskedLMObjective, build_corpus, make_corpus_loader, mask_tokens
 from minitransformer.schedule import linear_schedule
 from minitransformer.tokenizer import (
     SPECIAL_TOKENS,
@@ -352,3 +360,135 @@ def test_an_epoch_counts_from_1_clips_at_1_and_shows_a_bar_that_goes():
     assert bar.mock_calls == [mock.call([batch], "training", leave=False, disable=None)]
     with pytest.raises(ValueError, match=r"^there is nothing to train on: the loader yields no batch$"):
         train_epoch(model, [], torch.optim.SGD(model.parameters(), lr=1.0))
+
+
+# --- what is read, and in which order
+
+
+def small_corpus(sizes: tuple[int, ...] = (9, 30, 1, 12, 25, 4)) -> Corpus:
+    """Reviews of so many ids, which count up through the whole corpus; every second one is labelled."""
+    ends = np.cumsum(sizes)
+    labels = np.array([i % 2 if i % 4 < 2 else -1 for i in range(len(sizes))])
+    return Corpus(
+        np.arange(SPECIAL, SPECIAL + ends[-1], dtype=np.uint16),
+        np.stack([ends - sizes, ends], 1),
+        labels,
+        "made up",
+    )
+
+
+def test_imdb_is_all_its_reviews_and_its_train_split_a_quarter(monkeypatch):
+    splits = {"train": [1, 0], "test": [0, 1], "unsupervised": [-1]}
+    monkeypatch.setattr(
+        pretrain, "load_imdb", lambda name: Examples([name] * len(splits[name]), splits[name], name)
+    )
+    found = pretrain._load_corpus_texts("imdb")
+    assert found.texts == ["train", "train", "test", "test", "unsupervised"]
+    assert (found.labels, found.source) == ([1, 0, 0, 1, -1], "IMDB, 5 reviews")
+    found = pretrain._load_corpus_texts("imdb_train")
+    assert (found.texts, found.labels, found.source) == (["train"] * 2, [1, 0], "IMDB, 2 reviews")
+
+
+def test_four_toy_sentences_of_one_label_make_a_review():
+    reviews, found = load_examples("toy", "train"), pretrain._load_corpus_texts("toy")
+    sentences: dict[int, list[str]] = {0: [], 1: []}
+    for text, label in zip(found.texts, found.labels, strict=True):
+        sentences[label] += text.split(" . ")
+    for label, of_label in sentences.items():
+        assert of_label == [t for t, y in zip(reviews.texts, reviews.labels, strict=True) if y == label]
+    assert {text.count(" . ") for text in found.texts} == {3}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_corpus_holds_ids_of_16_bits_and_no_more(more):
+    words = [f"w{i}" for i in range(2**16 - SPECIAL + more)]
+    tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, *words]), 8)
+    examples = Examples([f"{words[-1]} what {words[0]}"], [-1], "made up")
+    if more:
+        with pytest.raises(ValueError, match=r"below 65,536, but the vocabulary has 65537$"):
+            build_corpus(examples, tokenizer)
+    else:
+        found = build_corpus(examples, tokenizer)
+        assert found.tokens.tolist() == [2**16 - 1, 1, SPECIAL] and found.labels.dtype == np.int64
+
+
+def test_a_part_of_a_corpus_keeps_its_labels():
+    part = small_corpus().part(np.array([4, 1]))
+    assert part.labels.tolist() == [0, 1] and (part.spans[:, 1] - part.spans[:, 0]).tolist() == [25, 30]
+
+
+def test_a_review_that_just_fits_is_one_chunk_in_every_epoch():
+    corpus = small_corpus((8, 8, 17))
+    for epoch in range(20):
+        chunks = pretrain._cut_points(corpus.spans, 8, seed=0, epoch=epoch)
+        assert chunks[:2].tolist() == [[0, 8, 0], [8, 16, 1]]
+
+
+def test_the_cuts_are_those_of_the_recorded_runs():
+    """Another generator would read other chunks, and no recorded reading could be repeated."""
+    spans = small_corpus((100, 333, 70)).spans
+    found = {
+        order: pretrain._cut_points(spans, 70, *order)[:, 1].tolist() for order in ((0, 0), (0, 1), (3, 0))
+    }
+    assert found == {
+        (0, 0): [34, 100, 162, 232, 302, 372, 433, 503],
+        (0, 1): [43, 100, 155, 225, 295, 365, 433, 503],
+        (3, 0): [59, 100, 157, 227, 297, 367, 433, 503],
+    }
+
+
+def test_batches_of_chunks_are_shuffled_and_of_similar_length():
+    corpus = small_corpus(tuple(range(1, 61)))
+    batches = pretrain._chunk_batches(corpus, 60, 4, seed=0, epoch=0)
+    spread = [np.ptp(batch[:, 1] - batch[:, 0]) for batch in batches]
+    assert max(spread) == 3, "sorted before they are cut"
+    longest = [(batch[:, 1] - batch[:, 0]).max() for batch in batches]
+    assert longest != sorted(longest), "and shuffled after"
+    other = pretrain._chunk_batches(corpus, 60, 4, seed=1, epoch=0)
+    assert [b.tolist() for b in batches] != [b.tolist() for b in other]
+
+
+@pytest.mark.parametrize("length, batch_size", [(0, 4), (4, 0)])
+def test_a_corpus_loader_refuses_a_size_of_zero(length, batch_size):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        make_corpus_loader(small_corpus(), length, batch_size)
+
+
+def test_a_corpus_loader_goes_down_to_one_id_and_begins_with_seed_0():
+    corpus, state = small_corpus((3, 2)), torch.random.get_rng_state()
+    assert len(list(make_corpus_loader(corpus, 1, 1))) == 5
+    seeds = [
+        [b["input_ids"].tolist() for b in make_corpus_loader(corpus, 1, 1, *seed)]
+        for seed in ((), (0,), (1,))
+    ]
+    assert seeds[0] == seeds[1] != seeds[2]
+    assert torch.equal(torch.random.get_rng_state(), state), "it draws nothing from the global generator"
+
+
+def test_tokenizing_shows_how_far_it_is():
+    tokenizer = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "film"]), 8)
+    with mock.patch.object(pretrain, "tqdm", side_effect=lambda rows, **_: rows) as bar:
+        assert len(pretrain._encode_all(tokenizer, ["film"] * 2001)) == 2001
+    assert bar.mock_calls == [
+        mock.call(range(0, 2001, 1000), desc="tokenizing", unit="k texts", disable=None)
+    ]
+
+
+# --- attention on other devices and with fewer axes
+
+
+def test_a_causal_mask_lies_where_it_is_asked_for():
+    assert causal_mask(3, device="meta").device.type == "meta"
+
+
+@pytest.mark.parametrize("axes", [(), (2,), (2, 3)])
+def test_attention_s_gradients_for_any_number_of_leading_axes(axes):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, grad_out = (
+        torch.randn(*axes, n, d, dtype=torch.float64, generator=generator, requires_grad=True)
+        for n, d in ((4, 3), (5, 3), (5, 2), (4, 2))
+    )
+    out, weights = scaled_dot_product_attention(q, k, v)
+    expected = torch.autograd.grad(out, (q, k, v), grad_out)
+    for ours, theirs in zip(attention_gradients(q, k, v, weights, grad_out), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
