@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import split_torch_state_dict_into_shards
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -258,21 +257,6 @@ def _require(condition: bool, name: str, value: object, allowed: str) -> None:
 
 
 # chapters/workshop_weights.md · Cut, and put together again
-def _save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Path]:
-    """Write weights as safetensors files with at most `largest` bytes of tensors, and the index that Hugging Face reads.
-
-    A tensor that is larger gets a file of its own. One file is called `model.safetensors`, several `model-00001-of-00002.safetensors` and so on.
-    """
-    plan = split_torch_state_dict_into_shards(state, max_shard_size=largest)
-    for name, tensors in plan.filename_to_tensors.items():
-        save_file({tensor: state[tensor].contiguous() for tensor in tensors}, folder / name)
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-    return [folder / name for name in plan.filename_to_tensors]
-
-
 def _places(index: Path) -> dict[str, str]:
     """Which file holds which tensor, as the index of a model's files says."""
     try:
