@@ -159,11 +159,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that `save_checkpoint` wrote.
-
-    Raises:
-        ValueError: one sentence, if the file is incomplete or is something else.
-    """
+    """The state that `save_checkpoint` wrote; a ValueError if the file is incomplete or is something else."""
     try:
         with safe_open(path, framework="pt") as file:
             record = (file.metadata() or {}).get("state", "")

@@ -98,11 +98,7 @@ def _read_lines(path: Path, *names: str) -> list[dict[str, Any]]:
 
 
 def read_records(folder: str | Path, kind: str) -> list[dict[str, Any]]:
-    """The records of one kind, such as "step" or "epoch", from a run folder's metrics, in order.
-
-    Raises:
-        ValueError: one sentence, if there are no metrics, or a line of them is something else.
-    """
+    """The records of one kind, such as "step" or "epoch", of a run, in order; a ValueError if its metrics are broken."""
     path = Path(folder, "metrics.jsonl")
     if not path.is_file():
         raise ValueError(f"{folder} does not hold a run: there is no metrics.jsonl in it")
@@ -202,11 +198,7 @@ def machine_state(device: torch.device | None = None) -> dict[str, object]:
 
 
 def read_run_record(folder: str | Path) -> dict[str, Any]:
-    """What `run.json` of a folder says.
-
-    Raises:
-        ValueError: one sentence, if the folder does not hold a finished run.
-    """
+    """What `run.json` of a folder says; a ValueError if the folder does not hold a finished run."""
     path = Path(folder, "run.json")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -301,11 +293,7 @@ def _answer_records(
 
 
 def read_evaluations(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """For each split that was evaluated: how often it was read, and what the last reading found.
-
-    Raises:
-        ValueError: one sentence, if `run.json` is missing or broken.
-    """
+    """How often each split was read, and what the last reading found; a ValueError if `run.json` is broken."""
     found = read_run_record(folder).get("evaluations", {})
     keys = ("readings", "n", "accuracy", "loss")
     try:
@@ -332,11 +320,7 @@ def _record_evaluation(
 
 
 def read_answers(folder: str | Path, split: str) -> list[dict[str, Any]]:
-    """What `_record_evaluation` wrote about a split; an empty list if it was never evaluated.
-
-    Raises:
-        ValueError: one sentence, if a line of the file is something else.
-    """
+    """The answers of the last reading of a split, none if it was never read; a ValueError if their file is broken."""
     path = Path(folder, f"answers_{split}.jsonl")
     names = ("positive", "label", "correct", "words", "negation", "contrast")
     return _read_lines(path, *names) if path.is_file() else []
