@@ -124,8 +124,9 @@ _RECORD_FILES = (
 )
 
 _RUN_FILES = (
-    *(*_RECORD_FILES, "model.safetensors", "report.md", "curves.svg"),
-    *("architecture.svg", "calibration_validation.svg", "calibration_test.svg"),
+    *_RECORD_FILES,
+    *("model.safetensors", "report.md", "curves.svg", "architecture.svg"),
+    *("calibration_validation.svg", "calibration_test.svg"),
 )
 
 
