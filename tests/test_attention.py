@@ -179,6 +179,7 @@ def test_causal_attention_does_not_look_ahead() -> None:
     before, _ = scaled_dot_product_attention(x, x, x, causal_mask(6))
     after, _ = scaled_dot_product_attention(changed, changed, changed, causal_mask(6))
     assert torch.equal(before[:, :4], after[:, :4]), "an early token saw a later one"
+    assert torch.equal(before[:, 0], x[:, 0]), "the first token sees itself alone"
     assert (before[:, 4:] != after[:, 4:]).any(-1).all(), "the changed tokens must see themselves"
 
 
@@ -189,7 +190,8 @@ def test_dropout_drops_and_rescales() -> None:
     out, weights = scaled_dot_product_attention(q, k, v, dropout=0.25)
     kept = weights != 0
     torch.testing.assert_close(weights[kept], plain[kept] / 0.75)
-    share, error = (1 - kept.double().mean().item(), math.sqrt(0.25 * 0.75 / kept.numel()))
+    share = 1 - kept.double().mean().item()
+    error = math.sqrt(0.25 * 0.75 / kept.numel())  # the standard error of the share
     assert abs(share - 0.25) < 5 * error, f"a share of {share} was dropped"
     torch.testing.assert_close(out, weights @ v)
 
@@ -377,6 +379,7 @@ def test_dropout_acts_in_training_only() -> None:
 def test_multi_head_attention_refuses_wrong_arguments() -> None:
     assert "d_model=12 and num_heads=5" in refusal(MultiHeadAttention, 12, 5)
     assert "num_heads=0" in refusal(MultiHeadAttention, 12, 0)
+    assert "num_heads=True" in refusal(MultiHeadAttention, 12, True)
     for dropout in (-0.1, 1.0):
         assert f"[0, 1), got {dropout}" in refusal(MultiHeadAttention, 12, 3, dropout=dropout)
     ours, x = twins()[0], noise(2, 5, 12)

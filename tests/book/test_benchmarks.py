@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import distributed, scaling, speed
+from benchmarks import distributed, scaling, speed, step
 from book.press.floors import ROOT
 from book.press.write import files_on_disk
 from minitransformer.attention import padding_mask
@@ -203,11 +203,24 @@ def test_press_prints_every_row():
     assert refused.returncode == 2 and "--rounds must be at least 1" in refused.stderr
 
 
-def test_optimizer_prints_every_model():
-    done = run("optimizer", "--device", "cpu", "--batch-size", "1", "--length", "1", "--seconds", "0")
+def test_step_prints_every_way():
+    done = run("step", "--device", "cpu", "--data", "toy", "--batch-size", "2", "--batches", "1")
     assert done.returncode == 0, done.stderr
     rows = cells(done.stdout)
-    assert [row[0] for row in rows] == ["shipped", "sst2_scratch"]
+    assert [row[:2] for row in rows] == [[sizes, way] for sizes in step.CONFIGS for way in step.WAYS]
     for row in rows:
-        assert all(re.fullmatch(r"[\d.]+ ms", value) for value in row[1:3])
-        assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)", row[3])
+        assert re.fullmatch(r"[\d,]+", row[2]) and re.fullmatch(r"[\d.]+ times", row[3])
+    assert [row[3] for row in rows if row[1] == "ours"] == ["1.00 times"] * 2
+    refused = run("step", "--batches", "0")
+    assert refused.returncode == 2 and "--batches" in refused.stderr
+
+
+def test_bert_s_twin_is_as_large_as_our_encoder():
+    """But for its second kind of segment; the rest of its model is a head with a layer more."""
+    ours, twin = speed.our_encoder(CONFIG), step.BertTwin(replace(CONFIG, dropout=0.5)).bert
+    sizes = [
+        sum(p.numel() for p in model.parameters())
+        for model in (ours, twin.bert.embeddings, twin.bert.encoder)
+    ]
+    assert sizes[1] + sizes[2] == sizes[0] + CONFIG.d_model
+    assert {m.p for m in twin.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}

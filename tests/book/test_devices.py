@@ -108,6 +108,8 @@ def test_other_words_for_a_number_format_are_refused(old):
         ("x86_64", False, True, "fp32"),  # mkldnn says yes to AVX-512 without bf16, and emulates
         ("AMD64", True, False, "bf16"),
         ("AMD64", False, False, "fp32"),
+        ("i386", True, False, "bf16"),
+        ("i686", True, False, "bf16"),
         ("aarch64", False, True, "bf16"),
         ("aarch64", False, False, "fp32"),
         ("arm64", True, False, "fp32"),
@@ -128,6 +130,12 @@ def test_a_processor_computes_in_16_bits_only_with_instructions(processor, avx51
             ]
         with mock.patch.object(torch.backends.mkldnn, "is_available", return_value=False):
             assert choose_autocast(CPU, "auto") == "fp32"
+
+
+def test_a_pytorch_that_cannot_tell_computes_in_32_bits(monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert choose_autocast(CPU, "auto") == "fp32"
 
 
 def test_a_card_without_bf16_takes_fp16_and_the_scaler():

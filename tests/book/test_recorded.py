@@ -26,6 +26,7 @@ from minitransformer.experiment.settings import PretrainConfig, RunConfig, read_
 from minitransformer.model import read_weights
 
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
+SEEDS = ("", "_seed1", "_seed2")
 SCRATCH = ROOT / "book/runs/sst2_scratch"
 LARGEST = 16 * 2**20  # bytes that one file of the repository may hold
 
@@ -109,7 +110,7 @@ def test_the_main_run_reaches_its_target():
 @pytest.mark.parametrize("kind", ["alone", "read", "taught"])
 def test_the_readme_quotes_the_results(kind):
     """Each class in its line: mean and interval over the seeds, and the one reading of the test split."""
-    runs = [ROOT / "book/runs" / f"sst2_{kind}{suffix}" for suffix in ("", "_seed1", "_seed2")]
+    runs = [ROOT / "book/runs" / f"sst2_{kind}{suffix}" for suffix in SEEDS]
     assert {read_run_record(run)["class"] for run in runs} == {kind}
     accuracies = [last_validation(run).accuracy for run in runs]
     mean, half = (100 * value for value in mean_interval(accuracies))
@@ -153,9 +154,12 @@ def test_the_readme_says_what_the_shipped_model_is():
     assert (
         f"{weights / 1e6:.1f} million weights in half precision, {megabytes:.0f} MB in three files" in readme
     )
-    seeds = [ROOT / "book/runs" / f"sst2_taught{suffix}" for suffix in ("", "_seed1", "_seed2")]
+    seeds = [ROOT / "book/runs" / f"sst2_taught{suffix}" for suffix in SEEDS]
     mean, half = mean_interval([last_validation(run).accuracy for run in seeds])
     test = read_evaluations(SHIPPED)["test"]
+    read = [last_validation(ROOT / "book/runs" / f"sst2_read{suffix}").accuracy for suffix in SEEDS]
+    assert f"in **{100 * test['accuracy']:.1f} %** of the {test['n']:,} sentences" in readme
+    assert f"in **{100 * mean_interval(read)[0]:.1f} %** of SST-2's validation sentences" in readme
     low, _ = wilson_interval(round(test["accuracy"] * test["n"]), test["n"])
     assert "*Taught* reaches the goal, 90 %, on both splits: the interval of its test result" in readme
     assert min(mean, test["accuracy"]) >= 0.9
@@ -172,7 +176,7 @@ def test_the_taught_runs_follow_their_plan():
     planned = read_settings(RunConfig, ROOT / "configs/sst2_taught.yaml")
     read = read_settings(PretrainConfig, ROOT / "book/runs/read_on/config.yaml")
     assert read == as_recorded(read_settings(PretrainConfig, ROOT / "configs/read_on.yaml"), read)
-    runs = [ROOT / "book/runs" / f"sst2_taught{suffix}" for suffix in ("", "_seed1", "_seed2")]
+    runs = [ROOT / "book/runs" / f"sst2_taught{suffix}" for suffix in SEEDS]
     for seed, run in enumerate(runs):
         recorded = read_settings(RunConfig, run / "config.yaml")
         assert recorded == as_recorded(replace(planned, seed=seed), recorded)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -11,14 +12,23 @@ from torch import Tensor, nn
 
 from minitransformer.attention import masked_softmax, scaled_dot_product_attention
 from minitransformer.encoder import TransformerEncoder
+from minitransformer.evaluate import _swap_letters, calibration_bins
 from minitransformer.experiment.checkpoint import TrainingState
 from minitransformer.experiment.fit import _begin
 from minitransformer.experiment.folder import _origin, _write_json
 from minitransformer.experiment.job import Reading
 from minitransformer.experiment.recipe import best_run
 from minitransformer.experiment.settings import DataConfig, PretrainConfig, RunConfig, TrainingConfig
-from minitransformer.model import ModelConfig, TransformerForMaskedLM
+from minitransformer.layers import SinusoidalPositionalEncoding, layer_norm_gradients, sinusoidal_encoding
+from minitransformer.model import (
+    ModelConfig,
+    TransformerForMaskedLM,
+    TransformerForSequenceClassification,
+    _mean_of_tokens,
+    _save_shards,
+)
 from minitransformer.pretrain import MaskedLMObjective, mask_tokens
+from minitransformer.schedule import linear_schedule
 from minitransformer.tokenizer import (
     SPECIAL_TOKENS,
     Vocabulary,
@@ -26,6 +36,7 @@ from minitransformer.tokenizer import (
     WordTokenizer,
     load_tokenizer,
 )
+from minitransformer.train import train_epoch
 
 SPECIAL = len(SPECIAL_TOKENS)
 MODEL = ModelConfig(40, d_model=12, num_heads=3, d_ff=20, num_layers=1, max_length=16, dropout=0.0)
@@ -280,3 +291,64 @@ def test_a_mask_holds_in_attention_with_huge_keys():
     v, mask = torch.tensor([[[[2.0], [4.0], [100.0]]]]), torch.tensor([True, True, False])
     out, weights = scaled_dot_product_attention(q, k, v, mask)
     assert weights.flatten().tolist() == [0.5, 0.5, 0.0] and out.item() == 3.0
+
+
+# --- numbers that nothing had looked at
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_the_mean_of_a_text_counts_each_text_s_own_tokens(length):
+    """Beside a longer text, down to a text of one token."""
+    hidden = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(6) < torch.tensor([[length], [6]])
+    expected = torch.stack([hidden[0, :length].mean(0), hidden[1].mean(0)])
+    torch.testing.assert_close(_mean_of_tokens(hidden, mask), expected)
+
+
+def test_the_defaults_are_the_documented_ones():
+    assert SinusoidalPositionalEncoding(4).encoding.shape == (512, 4)
+    assert len(calibration_bins(torch.linspace(0.5, 1, 50), torch.ones(50, dtype=torch.bool))) == 10
+    assert sinusoidal_encoding(1, 2).tolist() == [[0, 1]], (
+        "one place, one pair of columns: the smallest table"
+    )
+    assert linear_schedule(0, 8) == 1, "without a warm-up the first step has the whole rate"
+    x = 1e-3 * torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x, weight, bias = (t.requires_grad_() for t in (x, torch.ones_like(x[0]), torch.zeros_like(x[0])))
+    grad_out = torch.arange(12.0, dtype=torch.float64).reshape(3, 4)
+    F.layer_norm(x, (4,), weight, bias).backward(grad_out)
+    for ours, theirs in zip(layer_norm_gradients(x, weight, grad_out), (x, weight, bias), strict=True):
+        torch.testing.assert_close(ours, theirs.grad)
+
+
+def test_the_schedule_ends_one_step_after_the_warm_up_if_it_must():
+    assert [linear_schedule(step, 5, warmup=4) for step in range(6)] == [0, 0.25, 0.5, 0.75, 1, 0]
+
+
+def test_swapped_letters_leave_the_spaces():
+    assert _swap_letters("a  bright film ") == "a  birght film "
+
+
+def test_the_index_of_several_files_is_hugging_face_s(tmp_path):
+    """Two spaces deep, in alphabetical order, the size beside the map."""
+    state = {name: torch.zeros(6) for name in "ba"}
+    files = _save_shards(state, tmp_path, largest=30)
+    names = {name: file.name for name, file in zip("ba", files, strict=True)}
+    expected = {"metadata": {"total_size": 48}, "weight_map": {name: names[name] for name in "ab"}}
+    found = (tmp_path / "model.safetensors.index.json").read_text(encoding="utf-8")
+    assert found == json.dumps(expected, indent=2) + "\n"
+
+
+def test_an_epoch_counts_from_1_clips_at_1_and_shows_a_bar_that_goes():
+    model = TransformerForSequenceClassification(MODEL)
+    batch = reading_batch((1, 0, 1, 0))
+    with torch.no_grad():
+        model.classifier.weight.mul_(1e3)
+    before = nn.utils.parameters_to_vector(model.parameters()).detach()
+    with mock.patch("minitransformer.train.tqdm", side_effect=lambda loader, *_, **__: loader) as bar:
+        (result,) = train_epoch(model, [batch], torch.optim.SGD(model.parameters(), lr=1.0))
+    after = nn.utils.parameters_to_vector(model.parameters()).detach()
+    assert result.step == 1 and result.grad_norm > 2
+    torch.testing.assert_close((after - before).norm(), torch.tensor(1.0), rtol=1e-3, atol=0)
+    assert bar.mock_calls == [mock.call([batch], "training", leave=False, disable=None)]
+    with pytest.raises(ValueError, match=r"^there is nothing to train on: the loader yields no batch$"):
+        train_epoch(model, [], torch.optim.SGD(model.parameters(), lr=1.0))
