@@ -17,7 +17,7 @@ import minitransformer
 from minitransformer.evaluate import classify
 from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import _record_evaluation, load_run
-from minitransformer.experiment.recipe import _film_texts, convert, load_recipe, reproduce
+from minitransformer.experiment.recipe import convert, load_recipe, reproduce
 from minitransformer.experiment.report import _measure_split, write_report
 from minitransformer.experiment.search import load_search, markdown_table, search, summarize
 from minitransformer.experiment.settings import PretrainConfig, RunConfig, _keys, read_settings
@@ -30,27 +30,21 @@ SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "shipped
 
 
 def _report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
-    """Print how the model of a run folder does on a split: a line, or one JSON object.
-
-    The result is kept in the folder, unless it is that of the shipped model, whose results
-    are. If it cannot be kept, it is printed first, and then the error raised.
-    """
+    """Print how the model of a run folder does on a split, and count the reading, unless the model is the shipped one."""
     foreign = Path(folder).resolve() != SHIPPED.resolve()
     keep = foreign and Path(folder, "run.json").is_file()
     source, metrics, answers = _measure_split(folder, split, keep)
-    count, problem = "", None
-    try:
-        if keep:
-            count = f", reading {_record_evaluation(folder, split, answers, metrics)}"
-    except (OSError, ValueError) as error:
-        problem = OSError(f"the figure could not be recorded: {error}")
     keys = ("n", "accuracy", "interval95", "loss")
     record = {"run": str(folder), "split": split}
     record |= {key: getattr(metrics, key) for key in keys}
-    line = f"{folder} on {source}: {metrics}{count}"
-    print(json.dumps(record) if as_json else line, flush=True)
-    if problem is not None:
-        raise problem
+    line = f"{folder} on {source}: {metrics}"
+    try:
+        if keep:
+            line += f", reading {_record_evaluation(folder, split, answers, metrics)}"
+    except (OSError, ValueError) as error:
+        raise OSError(f"the figure could not be recorded: {error}") from None
+    finally:  # it is printed in any case
+        print(json.dumps(record) if as_json else line, flush=True)
 
 
 # chapters/workshop_command_line.md · Texts that others send
@@ -64,14 +58,7 @@ def _lines_of(stream: BufferedIOBase) -> Iterator[list[str]]:
 
 
 def _read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[str, str]]]:
-    """Where each text stands, and the text: the arguments or, without any, the input's lines.
-
-    A byte-order mark and a line's end are no part of a text, blank lines at the end are no
-    texts. The lists are windows: what has come.
-
-    Raises:
-        ValueError: if there is no standard input.
-    """
+    """Where each text stands, and the text, window by window: the arguments or, without any, the input's lines."""
     stream: Any = getattr(stdin, "buffer", None)
     if not arguments and stream is None:
         raise ValueError("there is no standard input: give the texts as arguments")
@@ -87,39 +74,8 @@ def _read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[
         yield ready
 
 
-_NOTHING = "and an empty text has no sentiment"
-
-
 def _check_text(place: str, text: str, tokenizer: WordTokenizer) -> str:
-    """The text, if a model can answer it; a warning is printed if it is cut, or mostly unknown.
-
-    Raises:
-        ValueError: if it is not UTF-8, or nothing in it can be read.
-    """
-    _check_characters(place, text)
-    tokens, limit = tokenizer.tokenize(text), tokenizer.max_length
-    if not tokens:
-        raise ValueError(f"{place} is empty for the tokenizer, {_NOTHING}")
-    if (size := len(tokens) + 2) > limit:
-        _warn(f"{place} has {size} tokens, of which the first {limit} are read")
-    tokens = tokens[: limit - 2]
-    if 2 * (unknown := _unknown(tokens, tokenizer)) > len(tokens):
-        words = (w[:20] for w in text.split() if _unknown(tokenizer.tokenize(w), tokenizer))
-        which = f"{unknown} of its tokens, as in: {' '.join(itertools.islice(words, 5))}"
-        _warn(f"{place} is mostly unknown to the model, {which}")
-    return text
-
-
-def _unknown(tokens: list[str], tokenizer: WordTokenizer) -> int:
-    known = tokenizer.vocabulary.ids
-    return sum(token == "[UNK]" or token not in known for token in tokens)
-
-
-def _warn(message: str) -> None:
-    print("warning:", message, file=sys.stderr)
-
-
-def _check_characters(place: str, text: str) -> None:
+    """The text, if a model can answer it; a warning is printed if it is cut, or mostly unknown."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -128,33 +84,43 @@ def _check_characters(place: str, text: str) -> None:
             what = f"the byte 0x{code - 0xDC00:02x}"
         reason = f"is not UTF-8, the encoding that is read: it holds {what}"
         raise ValueError(f"{place} {reason}") from None
-    if not any(letter.isprintable() and not letter.isspace() for letter in text):
-        raise ValueError(f"{place} is empty, {_NOTHING}")
+    tokens, limit = tokenizer.tokenize(text), tokenizer.max_length
+    seen = any(letter.isprintable() and not letter.isspace() for letter in text)
+    if not seen or not tokens:
+        raise ValueError(f"{place} is empty, and an empty text has no sentiment")
     if "\0" in text:
         raise ValueError(f"{place} holds a NUL, as UTF-16 does: it must be UTF-8")
+    if (size := len(tokens) + 2) > limit:
+        most = f"of which the first {limit} are read"
+        print(f"warning: {place} has {size} tokens, {most}", file=sys.stderr)
+    tokens = tokens[: limit - 2]
+    if 2 * (unknown := _unknown(tokens, tokenizer)) > len(tokens):
+        words = (w for w in text.split() if _unknown(tokenizer.tokenize(w), tokenizer))
+        some = " ".join(word[:20] for word in itertools.islice(words, 5))
+        which = f"unknown to the model, {unknown} of its tokens, as in: {some}"
+        print(f"warning: {place} is mostly {which}", file=sys.stderr)
+    return text
+
+
+def _unknown(tokens: list[str], tokenizer: WordTokenizer) -> int:
+    known = tokenizer.vocabulary.ids
+    return sum(token == "[UNK]" or token not in known for token in tokens)
 
 
 def _predict_texts(folder: str | Path, texts: Iterable[list[tuple[str, str]]], as_json: bool) -> None:
-    """Label the texts of each window, and print the answers in order.
-
-    Raises:
-        ValueError: at the first text that cannot be answered; those before it have been.
-    """
+    """Label the texts of each window, and print the answers in order, up to the first text that has none."""
     _, model, tokenizer = load_run(folder)
     for window in texts:
-        ready, fault = [], None
+        ready: list[str] = []
         try:
             for place, text in window:
                 ready.append(_check_text(place, text, tokenizer))
-        except ValueError as error:
-            fault = error
-        for answer in classify(model, tokenizer, ready) if ready else []:
-            line = f"{answer.label}  {answer.probability:.2f}  {answer.text}"
-            record = json.dumps(asdict(answer), ensure_ascii=False)
-            print(record if as_json else line)
-        sys.stdout.flush()
-        if fault:
-            raise fault
+        finally:  # what came before a text that is refused
+            for answer in classify(model, tokenizer, ready) if ready else []:
+                line = f"{answer.label}  {answer.probability:.2f}  {answer.text}"
+                record = json.dumps(asdict(answer), ensure_ascii=False)
+                print(record if as_json else line)
+            sys.stdout.flush()
 
 
 # chapters/workshop_command_line.md · The words of a command
@@ -251,8 +217,7 @@ def _run_command(asked: argparse.Namespace, settings: list[str]) -> None:
             print(summary.read_text(encoding="utf-8"))
         case "convert":
             size, length = asked.vocab_size, asked.max_length
-            texts = _film_texts() if size is not None else []
-            model = convert(asked.source, asked.folder, size, length, texts)
+            model = convert(asked.source, asked.folder, size, length)
             print(f"saved in {asked.folder}: {model}")
         case "evaluate":
             _report_evaluation(asked.run, asked.split, asked.json)

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import split_torch_state_dict_into_shards
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -241,13 +240,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: one sentence, if a file is missing or broken.
     """
-    if (names := _weight_files(path)) == [path]:
-        return _read_file(path)
-    index = path.with_name(path.name + ".index.json")
-    files = {file.name: _read_file(file) for file in names}
-    if {(name, file) for file in files for name in files[file]} != set(_places(index).items()):
-        raise ValueError(f"{index} does not name the tensors that its files hold, each once")
-    return {name: value for found in files.values() for name, value in found.items()}
+    found: dict[str, Tensor] = {}
+    for file in _weight_files(path):
+        part = _read_file(file)
+        if found.keys() & part.keys():
+            index = f"{path}.index.json"
+            raise ValueError(f"{index}: its files must hold the tensors each once")
+        found |= part
+    return found
 
 
 # chapters/day11_deeper.md · The same settings, the same numbers
@@ -258,39 +258,20 @@ def _require(condition: bool, name: str, value: object, allowed: str) -> None:
 
 
 # chapters/workshop_weights.md · Cut, and put together again
-def _save_shards(state: dict[str, Tensor], folder: Path, largest: int) -> list[Path]:
-    """Write weights as safetensors files with at most `largest` bytes of tensors, and the index that Hugging Face reads.
-
-    A tensor that is larger gets a file of its own. One file is called `model.safetensors`, several `model-00001-of-00002.safetensors` and so on.
-    """
-    plan = split_torch_state_dict_into_shards(state, max_shard_size=largest)
-    for name, tensors in plan.filename_to_tensors.items():
-        save_file({tensor: state[tensor].contiguous() for tensor in tensors}, folder / name)
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-    return [folder / name for name in plan.filename_to_tensors]
-
-
-def _places(index: Path) -> dict[str, str]:
-    """Which file holds which tensor, as the index of a model's files says."""
-    try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        inside = all(Path(file).name == file for file in places.values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{index} is not the index of a model's files") from None
-    if not inside:
-        raise ValueError(f"{index} names a file outside its folder")
-    return places
-
-
 def _weight_files(path: Path) -> list[Path]:
     """The safetensors file `path`, or, if it is not there, the several files that its index names."""
     index = path.with_name(path.name + ".index.json")
     if path.is_file() or not index.is_file():
         return [path]
-    return [path.with_name(file) for file in sorted(set(_places(index).values()))]
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(places.values()))
+        inside = all(Path(name).name == name for name in names)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} is not the index of a model's files") from None
+    if not inside:
+        raise ValueError(f"{index} names a file outside its folder")
+    return [path.with_name(name) for name in names]
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

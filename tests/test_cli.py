@@ -27,20 +27,12 @@ from minitransformer.cli import (
     _report_evaluation,
     main,
 )
-from minitransformer.data import load_examples
 from minitransformer.experiment.fit import fit
-from minitransformer.experiment.folder import (
-    last_validation,
-    load_run,
-    read_answers,
-    read_evaluations,
-    read_run_record,
-)
+from minitransformer.experiment.folder import load_run, read_answers, read_evaluations, read_run_record
 from minitransformer.experiment.recipe import RecipeConfig
-from minitransformer.experiment.report import _measure_split, evaluate_split
+from minitransformer.experiment.report import evaluate_split
 from minitransformer.experiment.settings import RunConfig, read_settings
 from minitransformer.model import TransformerForSequenceClassification
-from minitransformer.tokenizer import SPECIAL_TOKENS, Vocabulary, WordTokenizer
 
 # chapters/workshop_command_line.md · Measured, and counted
 HOME = tempfile.TemporaryDirectory()  # goes when Python does
@@ -88,25 +80,6 @@ def test_readings_are_counted() -> None:
         answers, after = read_answers(run, "test"), read_run_record(run)
         assert sum(a["correct"] for a in answers) == found["accuracy"] * len(answers)
         assert {k: v for k, v in after.items() if k != "evaluations"} == before
-
-
-def test_each_answer_is_kept_with_its_traits() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        run = copied(folder)
-        with redirect_stdout(StringIO()) as out:
-            _report_evaluation(run, "test", as_json=False)
-        source, metrics = evaluate_split(run, "test", record=False)
-        assert str(metrics) in out.getvalue() and f"on {source}: " in out.getvalue()
-        assert out.getvalue().rstrip().endswith(", reading 1")
-        answers, texts = read_answers(run, "test"), load_examples("toy", "test").texts
-        assert len(answers) == metrics.n == len(texts)
-        for answer, text in zip(answers, texts, strict=True):
-            assert answer["correct"] == ((answer["positive"] > 0.5) == (answer["label"] == 1))
-            assert answer["words"] == len(text.split())
-        source, metrics = evaluate_split(run, "validation", record=False)
-        assert _measure_split(run, "validation")[:2] == (source, metrics)
-        assert source == load_examples("toy", "validation").source
-        assert "validation" not in read_evaluations(run) and metrics == last_validation(run)
 
 
 def test_the_shipped_model_is_not_counted() -> None:
@@ -382,15 +355,11 @@ def test_pretrain_command() -> None:
 
 
 def test_convert_from_the_command_line() -> None:
-    stand_in = {"convert": lambda *values: values, "_film_texts": lambda: ["a film"]}
-    with patch.dict(module_of(main), stand_in):
-        code, out, _ = said("convert", "some/bert", "there", "--vocab-size", 8000)
-        values = ("some/bert", "there", 8000, 128, ["a film"])
-        assert (code, out) == (0, f"saved in there: {values}\n")
-    del stand_in["_film_texts"]  # no data is needed to keep all entries
-    with patch.dict(module_of(main), stand_in):
-        out = said("convert", "some/bert", "there", "--max-length", 64)[1]
-        assert out == f"saved in there: {('some/bert', 'there', None, 64, [])}\n"
+    with patch.dict(module_of(main), {"convert": lambda *values: values}):
+        for words, size, length in ((("--vocab-size", 8000), 8000, 128), (("--max-length", 64), None, 64)):
+            code, out, _ = said("convert", "some/bert", "there", *words)
+            values = ("some/bert", "there", size, length)
+            assert (code, out) == (0, f"saved in there: {values}\n")
 
 
 def test_reproduce_from_the_command_line() -> None:
@@ -437,63 +406,3 @@ def test_the_shipped_model() -> None:
     code, out, _ = said("predict", "a triumph", "a waste of time", "--json")
     labels = [json.loads(line)["label"] for line in out.splitlines()]
     assert code == 0 and labels == ["positive", "negative"]
-
-
-def assert_one_sentence(run: Path, command: str, file: str, content: str, part: str) -> None:
-    """A file of a run replaced (removed, without content): a sentence with `part`, no change."""
-    original = (run / file).read_bytes()
-    (run / file).write_text(content) if content else (run / file).unlink()
-    before = {path.name: path.read_bytes() for path in run.glob("*.*")}
-    code, _, message = said(command, run)
-    case = (command, file, content, message)
-    assert code == 2 and message.count("\n") == 1 and part in message, case
-    assert {path.name: path.read_bytes() for path in run.glob("*.*")} == before, case
-    (run / file).write_bytes(original)
-
-
-def test_evaluate_refuses_what_is_no_run() -> None:
-    other = WordTokenizer(Vocabulary([*SPECIAL_TOKENS, "one"]), 12)
-    with tempfile.TemporaryDirectory() as name:
-        run, foreign = copied(name), Path(name, "other.json")
-        other.save(foreign)
-        broken = read_run_record(run) | {"evaluations": {"validation": {"n": 2}}}
-        uncounted = json.dumps(broken)
-        for file, content, part in [
-            ("config.yaml", "", "there is no config.yaml"),
-            ("config.yaml", "hello: 1", "hello"),
-            ("config.json", "[]", "is not the config of a model"),
-            ("model.safetensors", "cut off", "is not a complete safetensors file"),
-            ("model.safetensors", "", "there is no such file"),
-            ("tokenizer.json", foreign.read_text(), "they are not from one run"),
-            ("tokenizer.json", "{", "tokenizer.json"),
-            ("run.json", "{", "is not the record of a run"),
-            ("run.json", uncounted, "its evaluations are broken"),
-        ]:
-            assert_one_sentence(run, "evaluate", file, content, part)
-        assert "there is no config.yaml" in said("evaluate", Path(name, "nowhere"))[2]
-        (run / "run.json").write_text(uncounted)
-        with patch.dict(module_of(evaluate_split), {"predict": None}):  # no split is read
-            assert "its evaluations are broken" in said("evaluate", run)[2]
-
-
-def test_report_refuses_what_is_no_finished_run() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        run = copied(name)
-        evaluate_split(run, "test")
-        record = read_run_record(run)
-        nameless = {key: value for key, value in record.items() if key != "machine"}
-        uncounted = record | {"evaluations": {"test": {}}}
-        for file, content, part in [
-            ("run.json", "", "does not hold a finished run"),
-            ("run.json", "{}", "names no class"),
-            ("run.json", json.dumps(nameless), "does not name its machine"),
-            ("run.json", json.dumps(record | {"class": "lucky"}), "must be one of alone, read, taught"),
-            ("run.json", json.dumps(uncounted), "evaluations are broken"),
-            ("metrics.jsonl", "", "there is no metrics.jsonl"),
-            ("metrics.jsonl", "3\n", "every line must be a JSON object"),
-            ("metrics.jsonl", '{"kind": "step"}\n', "does not hold the end of an epoch"),
-            ("answers_test.jsonl", "{}\n", "answers_test.jsonl, line 1: this is not an answer"),
-            ("config.yaml", "", "there is no config file"),
-        ]:  # fmt: skip
-            assert_one_sentence(run, "report", file, content, part)
-        assert "does not hold a finished run" in said("report", Path(name, "nowhere"))[2]

@@ -32,7 +32,6 @@ from minitransformer.experiment.fit import (
     _begin,
     _end_epoch,
     _finish,
-    _finite_or_null,
     _measured_step,
     _Monitor,
     _run_epochs,
@@ -257,12 +256,6 @@ def test_tensorboard_forgets_what_came_after_the_checkpoint() -> None:
         absent = {"torch.utils.tensorboard": None}  # as if it were not installed
         with mock.patch.dict(sys.modules, absent), pytest.raises(ValueError, match="pip install tensorboard"):
             _tensorboard_writer(Path(base), 0)
-
-
-def test_finite_or_null_leaves_a_file_that_anyone_can_read() -> None:
-    values = {"a": 1.5, "b": {"c": math.nan, "d": -math.inf, "e": 3}, "f": None}
-    found = {"a": 1.5, "b": {"c": None, "d": None, "e": 3}, "f": None}
-    assert _finite_or_null(values) == found and _finite_or_null({"g": True})["g"] is True
 
 
 def test_an_epoch_ends_with_the_outcome_and_new_sums() -> None:

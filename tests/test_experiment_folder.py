@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from unittest import mock
 
 import pytest
 import torch
+from huggingface_hub import save_torch_state_dict
 
 import minitransformer
 from minitransformer.data import Examples
@@ -25,7 +27,6 @@ from minitransformer.experiment.folder import (
     _file_digest,
     _git,
     _in_use,
-    _one_at_a_time,
     _open_run_folder,
     _origin,
     _record_evaluation,
@@ -45,12 +46,7 @@ from minitransformer.experiment.folder import (
     read_run_record,
 )
 from minitransformer.experiment.settings import DataConfig, RunConfig, _save_settings
-from minitransformer.model import (
-    ModelConfig,
-    TransformerForSequenceClassification,
-    _save_shards,
-    _weight_files,
-)
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification, _weight_files
 from minitransformer.tokenizer import Vocabulary, WordTokenizer
 
 
@@ -114,7 +110,8 @@ def test_write_json() -> None:
 # chapters/workshop_runs.md · The folder of a run
 def test_open_run_folder_protects_an_earlier_run() -> None:
     with tempfile.TemporaryDirectory() as base:
-        folder = _open_run_folder(Path(base, "runs", "x"))
+        folder = Path(base)
+        _open_run_folder(folder)
         log, step = folder / "metrics.jsonl", {"kind": "step", "step": 1, "loss": 0.7}
         _append_record(log, step)
         _append_record(log, {"kind": "epoch", "epoch": 1})
@@ -133,13 +130,18 @@ def test_open_run_folder_protects_an_earlier_run() -> None:
 
 def test_open_run_folder_resumes_or_overwrites() -> None:
     with tempfile.TemporaryDirectory() as base:
-        folder = _open_run_folder(Path(base, "run"), resume=True)
+        folder = Path(base)
+        _open_run_folder(folder, resume=True)
         validation = asdict(Metrics(8, 0.75, 0.5))
         for epoch in (1, 2):
             _append_record(
                 folder / "metrics.jsonl", {"kind": "epoch", "validation": validation | {"n": epoch}}
             )
         assert last_validation(folder) == Metrics(2, 0.75, 0.5)
+        odd = {"kind": "odd", "a": 1e-7, "b": {"c": math.nan, "d": -math.inf}, "e": True}
+        _append_record(folder / "metrics.jsonl", odd)
+        found = odd | {"b": {"c": None, "d": None}}
+        assert read_records(folder, "odd") == [found], "a file that anyone can read"
         answer = {"positive": 0.25, "correct": True}
         _write_json(folder / "predictions.jsonl", [answer])
         assert read_predictions(folder) == [answer]
@@ -231,10 +233,11 @@ def test_a_run_starts_from_shards() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = {"a": torch.ones(300), "b": torch.zeros(300)}
-        files = _save_shards(weights, folder, 1300)
-        content = b"".join(file.read_bytes() for file in files)
+        save_torch_state_dict(weights, folder, max_shard_size=1300)
         whole = folder / "model.safetensors"
-        assert _weight_files(whole) == files and _weight_files(files[0]) == files[:1]
+        files = _weight_files(whole)
+        content = b"".join(file.read_bytes() for file in files)
+        assert len(files) == 2 and _weight_files(files[0]) == files[:1]
         found = _file_digest(whole)
         names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
         assert found["file"] == ", ".join(names)
@@ -268,22 +271,24 @@ def test_load_run_gives_back_what_was_saved() -> None:
 
 # chapters/workshop_runs.md · One process at a time
 def test_a_folder_is_kept_to_one_process() -> None:
-    alone = _one_at_a_time(lambda plan, folder: plan)
+    def refused(error: type, match: str) -> None:
+        with pytest.raises(error, match=match), _in_use(folder):
+            raise AssertionError("two at a time")
+
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base, "run")
-        assert alone("a", folder) == alone("a", folder=folder) == "a"
+        with _in_use(str(folder)) as made:
+            assert made == folder and folder.is_dir()
         assert not folder.exists(), "nothing has come of it"
         with _in_use(folder):
-            with pytest.raises(FolderInUse, match="run is in use by another process"):
-                alone("a", folder)
+            refused(FolderInUse, "run is in use by another process")
             (folder / "kept").touch()
-        assert alone("b", folder) == "b" and (folder / "kept").exists()
         with _in_use(folder):
+            assert (folder / "kept").exists()
             shutil.rmtree(folder)
         assert not folder.exists(), "work may remove its folder"
         folder.touch()
-        with pytest.raises(ValueError, match="run is a file, but a run needs a folder"):
-            alone("a", folder)
+        refused(ValueError, "run is a file, but a run needs a folder")
 
 
 # chapters/workshop_runs.md · Answers, and how often a split was read

@@ -28,11 +28,9 @@ from minitransformer.experiment.folder import (
 )
 from minitransformer.experiment.recipe import (
     RecipeConfig,
-    _film_texts,
     _make_encoder,
     _run_of_seed,
     _take_over,
-    _without_paths,
     _write_summary,
     best_run,
     convert,
@@ -40,7 +38,7 @@ from minitransformer.experiment.recipe import (
     reproduce,
     ship,
 )
-from minitransformer.experiment.report import _percent
+from minitransformer.experiment.report import _percent, _without_folders
 from minitransformer.experiment.settings import (
     DataConfig,
     PretrainConfig,
@@ -94,7 +92,7 @@ def test_ship_leaves_all_or_nothing():
         with pytest.raises(ValueError, match="does not hold a finished run"):
             ship(run, folder)
         finished_run(run)
-        with patch.dict(inspect.unwrap(ship).__globals__, {"_save_shards": None}):
+        with patch.dict(inspect.unwrap(ship).__globals__, {"save_torch_state_dict": None}):
             with pytest.raises(TypeError):
                 ship(run, folder)
         left = [path.name for path in Path(name).iterdir()]
@@ -106,7 +104,7 @@ def test_ship_leaves_all_or_nothing():
 
 def test_a_parcel_tells_no_folders():
     files = DataConfig(train="/some/where/mine.csv", validation="/some/where/b.tsv")
-    cut = _without_paths(RunConfig("x", files, ModelConfig(31, 8, 2, 12)))
+    cut = _without_folders(RunConfig("x", files, ModelConfig(31, 8, 2, 12)))
     assert cut.data == DataConfig(train="mine.csv", validation="b.tsv")
     words = DataConfig("toy", tokenizer="/some/where/start")
     for i, changes in enumerate(({"initial": "/some/where/start"}, {"data": words})):
@@ -117,7 +115,7 @@ def test_a_parcel_tells_no_folders():
             parcel = ship(run, Path(name, "parcel"))
             shipped = read_settings(RunConfig, parcel / "config.yaml")
             assert (shipped.initial, shipped.data.tokenizer)[i] == "start"
-            assert shipped == _without_paths(config), "nothing but the paths changes"
+            assert shipped == _without_folders(config), "nothing but the paths changes"
             assert read_settings(RunConfig, run / "config.yaml") == config, "the run"
 
 
@@ -197,13 +195,30 @@ def test_converted_folders_give_the_same_hidden_states():
         assert name not in (folder / "run.json").read_text(), "no path of this machine"
 
 
+def test_films_decide_which_entries_are_kept():
+    texts = ["not a bad film", "fine cast"]
+    films = {
+        "load_examples": lambda *_: Examples(texts[:1], [1], ""),
+        "load_imdb": lambda *_: Examples(texts[1:], [1], ""),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        source, given, default = (Path(name, part) for part in ("bert", "a", "b"))
+        save_bert(source)
+        size = len(small_vocabulary()) - 8
+        convert(source, given, size, texts=texts)
+        with patch.dict(inspect.unwrap(convert).__globals__, films):
+            convert(source, default, size)
+        a, b = (load_tokenizer(run / "tokenizer.json") for run in (given, default))
+        assert a.vocabulary.tokens == b.vocabulary.tokens and len(a.vocabulary) == size
+
+
 def test_convert_refuses_what_is_no_bert():
     with tempfile.TemporaryDirectory() as name:
         source, folder = Path(name, "bert"), Path(name, "start")
         save_bert(source)
         for changes, words in [
             ({"vocab_size": 10, "texts": ["film"]}, "vocab_size.* 10"),
-            ({"vocab_size": 0}, "vocab_size.* 0"),
+            ({"vocab_size": 0, "texts": ["film"]}, "vocab_size.* 0"),
             ({"max_length": 2}, "max_length"),
         ]:
             with pytest.raises(ValueError, match=words):
@@ -384,12 +399,6 @@ def test_an_encoder_is_kept_only_if_it_is_the_one_asked_for():
 
 
 def test_parts_of_a_recipe():
-    reviews = {
-        "load_examples": lambda *_: Examples(["a"], [1], ""),
-        "load_imdb": lambda *_: Examples(["b"], [1], ""),
-    }
-    with patch.dict(inspect.unwrap(_film_texts).__globals__, reviews):
-        assert _film_texts() == ["a", "b"]
     with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
         folder = Path(name)
         plan = load_recipe(tiny_recipe(folder))

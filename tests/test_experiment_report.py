@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from minitransformer.data import load_examples
-from minitransformer.evaluate import Metrics
+from minitransformer.evaluate import CalibrationBin, Metrics
 from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import (
     _append_record,
@@ -29,8 +29,6 @@ from minitransformer.experiment.folder import (
 from minitransformer.experiment.report import (
     _agreement,
     _architecture,
-    _confidence,
-    _cost_line,
     _device_name,
     _draw_architecture,
     _draw_calibration,
@@ -40,7 +38,6 @@ from minitransformer.experiment.report import (
     _render,
     _results_of,
     _results_table,
-    _without_folders,
     evaluate_split,
     write_report,
 )
@@ -119,17 +116,13 @@ def test_evaluate_split_refuses_what_is_no_run():
 
 # chapters/workshop_reports.md · Pictures that change only if the run does
 def test_pictures_hold_what_they_should():
-    sure = ((0.9, True), (0.2, False), (0.95, True))
-    answers = [{"positive": p, "correct": c} for p, c in sure]
-    confidence, correct = _confidence(answers)
-    assert confidence.tolist() == pytest.approx([0.9, 0.8, 0.95])
-    assert correct.tolist() == [True, False, True]
+    bins = [CalibrationBin(1, 0.8, 0.0), CalibrationBin(2, 0.92, 1.0)]
     with tempfile.TemporaryDirectory() as name:
         run, model = small_run(Path(name, "run")), ModelConfig(31, 12, 4, 20, 3)
         pictures = {
             "architecture": lambda path: _draw_architecture(model, path),
             "curves": lambda path: _draw_curves(run).rename(path),
-            "calibration": lambda path: _draw_calibration(answers, path),
+            "calibration": lambda path: _draw_calibration(bins, path),
         }
         for title, draw in pictures.items():
             first = draw(Path(name, f"{title}1.svg")).read_text()
@@ -138,22 +131,21 @@ def test_pictures_hold_what_they_should():
             assert first == second and first.startswith("<?xml"), title
         # text is drawn; a comment says what it reads
         text = Path(name, "architecture1.svg").read_text()
-        for i, part in enumerate(_architecture(model)):
-            assert i == 2 or f"<!-- {part} -->" in text, "a part is missing"
+        for part in _architecture(model):
+            assert f"<!-- {part} -->" in text, "a part is missing"
         assert "<!-- × 3 -->" in text, "the number of layers is missing"
 
 
 def test_architecture_in_words():
     before = _architecture(ModelConfig(31, 12, 4, 20, 3, pooling="mean"))
     assert before[0] == "token embedding: 31 × 12"
-    assert before[2] == "3 × encoder layer, pre-norm"
-    assert before[3] == "norm → self-attention: 4 heads of width 3 → add"
-    assert "mean" in before[6]
+    assert before[2] == "norm → self-attention: 4 heads of width 3 → add"
+    assert "mean" in before[5]
     bert = ModelConfig(31, 12, 4, 20, 3, norm_first=False, embedding_norm=True)
     after = _architecture(bert)
     assert len(after) == len(before) - 1
-    assert after[4] == "feed-forward: 12 → 20 → 12, gelu → add → norm"
-    assert after[1].endswith(", norm") and "[CLS]" in after[5]
+    assert after[3] == "feed-forward: 12 → 20 → 12, gelu → add → norm"
+    assert after[1].endswith(", norm") and "[CLS]" in after[4]
 
 
 # chapters/workshop_reports.md · The page is a template
@@ -176,7 +168,7 @@ def test_write_report_states_what_the_folder_holds():
         shares = f"{_percent(found['accuracy'])} | {_percent(low)} to {_percent(high)}"
         assert f"| test | 500 | {shares} | {found['loss']:.3f} | 1 |" in text
         assert "| `training.batch_size` | `64` |" in text and "Class *alone*" in text
-        assert _agreement(run) in text and _cost_line(run).startswith("1 epoch in")
+        assert _agreement(run) in text and "\n\n1 epoch in " in text
         negated = [a for a in read_answers(run, "test") if a["negation"]]
         share = _percent(sum(a["correct"] for a in negated) / len(negated))
         assert f"| with a negation | {len(negated)} | {share} |" in text
@@ -207,7 +199,6 @@ def test_report_is_sound_markdown():
         measured = last_validation(run)
         row = f"| validation | 500 | {_percent(measured.accuracy)} |"
         assert row in plain and f"| {measured.loss:.3f} |  |" in plain, "no reading"
-        assert _cost_line(run) in plain
         (run / "notes.md").write_text("## Goal\n\nA test.")
         evaluate_split(run, "test")
         start = {"folder": "start", "file": "model.safetensors"}
@@ -244,9 +235,6 @@ def test_agreement_is_worded_by_its_interval():
 
 
 def test_report_tells_no_folders():
-    paths = {"a": ["/x/z", 1], "b": {"c": ("/x/y",)}, "d": "x/y"}
-    cut = {"a": ["z", 1], "b": {"c": ("y",)}, "d": "x/y"}
-    assert _without_folders(paths) == cut
     gpu = {"device": "a GPU", "cpu": "a CPU"}
     assert _device_name({"machine": gpu}) == "a GPU"
     assert _device_name({"machine": gpu | {"device": "cpu"}}) == "a CPU"
@@ -254,7 +242,7 @@ def test_report_tells_no_folders():
         run, start = small_run(Path(folder, "run")), str(Path(folder, "start"))
         config = read_settings(RunConfig, run / "config.yaml")
         _save_settings(replace(config, initial=start), run / "config.yaml")
-        begun = {"folder": start, "file": "model.safetensors"}
+        begun = {"folder": "start", "file": "model.safetensors"}
         _write_json(run / "run.json", read_run_record(run) | {"initial": begun})
         evaluate_split(run, "test")
         text = write_report(run).read_text()
@@ -278,9 +266,9 @@ def test_report_refuses_what_is_no_finished_run():
             ("run.json", json.dumps(lucky), "must be one of alone, read, taught"),
             ("run.json", json.dumps(uncounted), "evaluations are broken"),
             ("metrics.jsonl", "", "there is no metrics.jsonl"),
-            ("metrics.jsonl", "3\n", "every line must be a JSON object"),
+            ("metrics.jsonl", "3\n", "line 1: this is not a record with kind"),
             ("metrics.jsonl", '{"kind": "step"}\n', "not hold the end of an epoch"),
-            ("answers_test.jsonl", "{}\n", "line 1: this is not an answer"),
+            ("answers_test.jsonl", "{}\n", "line 1: this is not a record"),
             ("config.yaml", "", "there is no config file"),
         ]:
             assert_refused(write_report, run, file, content, words)

@@ -67,10 +67,7 @@ class _Counts:
             self.loss_sum += float(result.loss) * result.examples
 
     def end_epoch(self) -> Metrics:
-        """The mean over the epoch's steps, every example weighing the same; the sums start again at zero.
-
-        If all steps were skipped, there is no mean, and both numbers are NaN.
-        """
+        """The mean over the epoch's steps, NaN if all were skipped; the sums start again at zero."""
         n, correct, loss = self.examples, self.correct, self.loss_sum
         self.examples, self.correct, self.loss_sum = 0, 0, 0.0
         return Metrics(n, correct / n, loss / n) if n else Metrics(0, math.nan, math.nan)
@@ -149,9 +146,6 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     return {key: _unpack(item, tensors) for key, item in value["dict"]}
 
 
-_KEPT = 2
-
-
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write a run's state after `step` updates to one safetensors file; the two newest checkpoints are kept."""
     tensors: dict[str, Tensor] = {}
@@ -159,17 +153,13 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     path = folder / "checkpoints" / f"step_{step:08d}.safetensors"
     path.parent.mkdir(exist_ok=True)
     _write_atomically(path, save(tensors, {"state": record}))
-    for old in checkpoint_files(folder)[:-_KEPT]:
+    for old in checkpoint_files(folder)[:-2]:
         old.unlink()
     return path
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that `save_checkpoint` wrote.
-
-    Raises:
-        ValueError: one sentence, if the file is incomplete or is something else.
-    """
+    """The state that `save_checkpoint` wrote; a ValueError if the file is incomplete or is something else."""
     try:
         with safe_open(path, framework="pt") as file:
             record = (file.metadata() or {}).get("state", "")
@@ -186,17 +176,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def _same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """Refuse to go on with another run, in one sentence that names the first setting that differs."""
-    for name in dict.fromkeys([*ours, *theirs]):  # settings first: they explain the rest
+    for name in [*ours, *theirs]:  # settings first: they explain the rest
         there, here = theirs.get(name), ours.get(name)
         if there != here:
             raise ValueError(f"{path} belongs to another run: {name} is {there!r} there, {here!r} here")
-
-
-def _cut(path: Path, size: int) -> None:
-    """Shorten a file to `size` bytes."""
-    if not path.is_file() or path.stat().st_size < size:
-        raise ValueError(f"{path} is missing or shorter than the {size} bytes that the checkpoint counted")
-    os.truncate(path, size)
 
 
 def restore(folder: Path, state: TrainingState, ours: dict[str, Any]) -> bool:
@@ -214,7 +197,12 @@ def restore(folder: Path, state: TrainingState, ours: dict[str, Any]) -> bool:
             saved = load_checkpoint(path)
             _same_run(path, saved.get("identity", {}), ours)
             state.load_state_dict(saved)
-            _cut(log, saved["log_bytes"])  # last, when nothing else can go wrong
+            size = saved["log_bytes"]
+            if not log.is_file() or log.stat().st_size < size:
+                raise ValueError(
+                    f"{log} is missing or shorter than the {size} bytes that the checkpoint counted"
+                )
+            os.truncate(log, size)  # last, when nothing else can go wrong
             return True
         except (ValueError, KeyError) as error:
             problem = str(error)

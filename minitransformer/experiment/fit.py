@@ -19,7 +19,7 @@ from minitransformer.evaluate import Metrics, predict
 from minitransformer.experiment.checkpoint import TrainingState, _same_run, restore, save_checkpoint
 from minitransformer.experiment.folder import (
     _append_record,
-    _one_at_a_time,
+    _in_use,
     _open_run_folder,
     _origin,
     _source_state,
@@ -93,9 +93,8 @@ class _Monitor:
         self.tokens, self.since = 0, time.perf_counter()
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Write one record; a number that is not finite becomes null, because JSON has no word for it."""
-        record = {"kind": kind, "step": step, **_finite_or_null(values)}
-        _append_record(self.path, record)
+        """Write one record."""
+        _append_record(self.path, {"kind": kind, "step": step, **values})
         if self.writer is not None:
             for name, value in _flat(values, "/").items():
                 self.writer.add_scalar(f"{kind}/{name}", value, step)
@@ -118,12 +117,6 @@ class _Monitor:
         self.bar.close()
         if self.writer is not None:
             self.writer.close()
-
-
-def _finite_or_null(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {name: _finite_or_null(value) for name, value in values.items()}
-    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _tensorboard_writer(folder: Path, step: int) -> Any:
@@ -186,13 +179,7 @@ def _ahead(items: Iterable[Any], count: int = 2) -> Iterator[Any]:
 
 
 def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[], object]) -> None:
-    """Train until all epochs are done, and validate after each; `save` is called when a checkpoint is due.
-
-    A state that was resumed goes on in the middle of its epoch.
-
-    Raises:
-        FloatingPointError: after `max_skipped` skipped steps in a row.
-    """
+    """Train until all epochs are done, and validate after each; `save` is called when a checkpoint is due."""
     settings, steps = job.config.training, len(job.loader)
     total = steps * settings.epochs
     monitor = _Monitor(folder, settings.tensorboard, state.step, total)
@@ -227,17 +214,13 @@ def _read(state: TrainingState, unread: list, monitor: _Monitor, settings: Train
         result = result.read()
         state.add(result)
         monitor.step(result, measured, state.correct / max(1, state.examples))
-        _check(state, result, settings)
+        if state.skipped_in_a_row >= settings.max_skipped:
+            raise FloatingPointError(
+                f"{state.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at "
+                f"step {state.step} (loss {result.loss}, gradient norm {result.grad_norm}): try a smaller learning "
+                "rate or a longer warm-up, and look for log(0) or an attention row without any key"
+            )
     unread.clear()
-
-
-def _check(state: TrainingState, result: StepResult, settings: TrainingConfig) -> None:
-    if state.skipped_in_a_row >= settings.max_skipped:
-        raise FloatingPointError(
-            f"{state.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at "
-            f"step {state.step} (loss {result.loss}, gradient norm {result.grad_norm}): try a smaller learning "
-            "rate or a longer warm-up, and look for log(0) or an attention row without any key"
-        )
 
 
 def _end_epoch(state: TrainingState, job: Job, monitor: _Monitor, epoch: int) -> None:
@@ -252,7 +235,6 @@ def _end_epoch(state: TrainingState, job: Job, monitor: _Monitor, epoch: int) ->
 
 
 # chapters/workshop_runs.md · Kill it and go on
-@_one_at_a_time
 def fit(
     config: RunConfig | PretrainConfig, folder: str | Path, overwrite: bool = False, resume: bool = False
 ) -> Metrics:
@@ -261,30 +243,31 @@ def fit(
     With `resume`, one that was interrupted goes on from its last checkpoint, as if nothing had happened.
     Returns the validation metrics after the last epoch.
     """
-    device = choose_device(config.training.device)
-    config = _settled(config, device, Path(folder), resume)
-    folder = _open_run_folder(folder, overwrite, resume)
-    job = _prepare(config, folder)
-    if config.training.minutes and not (folder / "config.yaml").is_file():
-        job = _within_minutes(job, device)
-    ours = identity(job)
-    if resume and (folder / "run.json").exists():
-        _same_run(folder, _finished_identity(folder, type(config)), ours)
-        print(f"the run in {folder} is finished")
+    with _in_use(folder) as folder:
+        device = choose_device(config.training.device)
+        config = _settled(config, device, folder, resume)
+        _open_run_folder(folder, overwrite, resume)
+        job = _prepare(config, folder)
+        if config.training.minutes and not (folder / "config.yaml").is_file():
+            job = _within_minutes(job, device)
+        ours = identity(job)
+        if resume and (folder / "run.json").exists():
+            _same_run(folder, _finished_identity(folder, type(config)), ours)
+            print(f"the run in {folder} is finished")
+            return last_validation(folder)
+        state = _begin(job.config, device)
+        if resume and restore(folder, state, ours):
+            print(f"going on after step {state.step}")
+        _announce(job, folder, device)
+
+        def save() -> None:
+            log = (folder / "metrics.jsonl").stat().st_size
+            what = {"identity": ours, "log_bytes": log, **state.state_dict()}
+            save_checkpoint(folder, state.step, what)
+
+        _run_epochs(state, job, folder, save)
+        _finish(folder, job, state)
         return last_validation(folder)
-    state = _begin(job.config, device)
-    if resume and restore(folder, state, ours):
-        print(f"going on after step {state.step}")
-    _announce(job, folder, device)
-
-    def save() -> None:
-        log = (folder / "metrics.jsonl").stat().st_size
-        what = {"identity": ours, "log_bytes": log, **state.state_dict()}
-        save_checkpoint(folder, state.step, what)
-
-    _run_epochs(state, job, folder, save)
-    _finish(folder, job, state)
-    return last_validation(folder)
 
 
 def _settled(config: Any, device: torch.device, folder: Path, resume: bool) -> Any:
@@ -345,10 +328,7 @@ def _finish(folder: Path, job: Job, state: TrainingState) -> None:
 
 
 def _run_record(job: Job, state: TrainingState) -> dict[str, Any]:
-    """What one needs to know to trust and to repeat a run: class (see `_origin`), data, cost, machine, code.
-
-    `seconds` are those on the clock, `cpu_seconds` those that the processor worked.
-    """
+    """What one needs to know to trust and to repeat a run: class (see `_origin`), data, cost, machine, code."""
     config, (kind, start) = job.config, _origin(job.config)
     if kind == "alone" and isinstance(config, PretrainConfig):
         kind = "read"
@@ -361,7 +341,7 @@ def _run_record(job: Job, state: TrainingState) -> dict[str, Any]:
         "steps": state.step,
         "skipped_steps": state.skipped,
         "seconds": round(state.seconds, 2),
-        "cpu_seconds": round(state.cpu_seconds, 2),
+        "cpu_seconds": round(state.cpu_seconds, 2),  # in which a processor worked
         "tokens": state.tokens,
         "tokens_per_second": round(state.tokens / state.seconds),
         "autocast": config.training.autocast,

@@ -8,16 +8,16 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
+from pydantic_core import to_json
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -78,35 +78,54 @@ def _write_json(path: Path, content: Any) -> None:
 # chapters/workshop_runs.md · The folder of a run
 def _append_record(path: Path, record: dict[str, object]) -> None:
     """Add one line of JSON to a run's metrics, at once, so that a killed run keeps what it measured."""
-    with _writing(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    line = to_json(record, inf_nan_mode="null")
+    with _writing(path), path.open("ab") as file:
+        file.write(line + b"\n")
 
 
-def _read_lines(path: Path) -> list[dict]:
-    lines = path.read_bytes().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+def _read_lines(path: Path, *names: str) -> list[dict[str, Any]]:
+    """The records of a file that has one a line, each with these names at least."""
+    content, records = path.read_bytes(), []
+    complete = content[: content.rfind(b"\n") + 1]
+    for number, line in enumerate(complete.splitlines(), 1):
+        try:
+            record = json.loads(line)
+            records.append(record | {name: record[name] for name in names})
+        except (ValueError, KeyError, TypeError):
+            what = f"this is not a record with {', '.join(names)}"
+            raise ValueError(f"{path}, line {number}: {what}") from None
+    return records
 
 
-def read_records(folder: str | Path, kind: str) -> list[dict]:
-    """The records of one kind, such as "step" or "epoch", from a run folder's metrics, in order."""
-    records = _read_lines(Path(folder, "metrics.jsonl"))
-    return [record for record in records if record["kind"] == kind]
+def read_records(folder: str | Path, kind: str) -> list[dict[str, Any]]:
+    """The records of one kind, such as "step" or "epoch", of a run, in order; a ValueError if its metrics are broken."""
+    path = Path(folder, "metrics.jsonl")
+    if not path.is_file():
+        raise ValueError(f"{folder} does not hold a run: there is no metrics.jsonl in it")
+    return [record for record in _read_lines(path, "kind") if record["kind"] == kind]
 
 
 def last_validation(folder: str | Path) -> Metrics:
-    """What a run's last validation found."""
-    return Metrics(**read_records(folder, "epoch")[-1]["validation"])
+    """What a run's last validation found; a ValueError if there was none."""
+    if not (epochs := read_records(folder, "epoch")):
+        path = Path(folder, "metrics.jsonl")
+        raise ValueError(f"{path} does not hold the end of an epoch")
+    return Metrics(**epochs[-1]["validation"])
 
 
-def read_predictions(folder: str | Path) -> list[dict]:
+def read_predictions(folder: str | Path) -> list[dict[str, Any]]:
     """What a run's model answered on the validation examples, in order: "positive" (a probability) and "correct"."""
-    return _read_lines(Path(folder, "predictions.jsonl"))
+    return _read_lines(Path(folder, "predictions.jsonl"), "positive")
 
+
+_RECORD_FILES = (
+    *("config.yaml", "run.json", "metrics.jsonl", "predictions.jsonl", "config.json"),
+    *("answers_validation.jsonl", "answers_test.jsonl", "tokenizer.json"),
+)
 
 _RUN_FILES = (
-    *("config.yaml", "run.json", "metrics.jsonl", "predictions.jsonl"),
-    *("answers_validation.jsonl", "answers_test.jsonl", "tokenizer.json"),
-    *("config.json", "model.safetensors", "report.md", "curves.svg", "architecture.svg"),
+    *_RECORD_FILES,
+    *("model.safetensors", "report.md", "curves.svg", "architecture.svg"),
     *("calibration_validation.svg", "calibration_test.svg"),
 )
 
@@ -116,12 +135,8 @@ def checkpoint_files(folder: str | Path) -> list[Path]:
     return sorted(Path(folder, "checkpoints").glob("step_*.safetensors"))
 
 
-def _open_run_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
-    """The folder of a run, made if it is missing.
-
-    What an earlier run left there is removed if `overwrite`, kept if `resume`, and a reason to refuse otherwise.
-    """
-    folder = Path(folder)
+def _open_run_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
+    """Replace an earlier run in a folder, keep it, or refuse because of it."""
     if overwrite and resume:
         raise ValueError("a run is either resumed or overwritten: give one of --resume and --overwrite")
     old = [folder / name for name in _RUN_FILES if (folder / name).exists()]
@@ -134,8 +149,6 @@ def _open_run_folder(folder: str | Path, overwrite: bool = False, resume: bool =
         for path in [*old, *checkpoint_files(folder)]:
             path.unlink()
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 # chapters/workshop_runs.md · Where a number comes from
@@ -186,11 +199,7 @@ def machine_state(device: torch.device | None = None) -> dict[str, object]:
 
 
 def read_run_record(folder: str | Path) -> dict[str, Any]:
-    """What `run.json` of a folder says.
-
-    Raises:
-        ValueError: one sentence, if the folder does not hold a finished run.
-    """
+    """What `run.json` of a folder says; a ValueError if the folder does not hold a finished run."""
     path = Path(folder, "run.json")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -208,16 +217,12 @@ def _file_digest(path: Path) -> dict[str, str]:
     files, found = _weight_files(path), hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
-            while block := content.read(1 << 20):
-                found.update(block)
+            hashlib.file_digest(content, lambda: found)
     return {"file": ", ".join(file.name for file in files), "sha256": found.hexdigest()}
 
 
 def _origin(config: RunConfig | PretrainConfig) -> tuple[str, dict[str, str]]:
-    """The class of what a run starts from, and its fingerprint: folder, file, SHA-256; "alone" and {} for nothing.
-
-    A class is "alone" (only the data set named), "read" (also other texts) or "taught" (also weights from elsewhere).
-    """
+    """The class of what a run starts from, and its fingerprint: folder, file, SHA-256; "alone" and {} for nothing."""
     tokenizer = config.data.tokenizer if isinstance(config, RunConfig) else None
     source = config.initial or tokenizer
     if source is None:
@@ -252,11 +257,7 @@ class FolderInUse(ValueError):
 
 @contextmanager
 def _in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
-    """Keep a folder, made if it is missing, to this process; the operating system frees it when the process ends.
-
-    Raises:
-        FolderInUse: one sentence, if another process has it, also after `wait` seconds.
-    """
+    """Keep a folder, made if it is missing, to this process; FolderInUse if another has it, also after `wait` seconds."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, but a run needs a folder")
@@ -279,20 +280,6 @@ def _in_use(folder: str | Path, wait: float = 0) -> Iterator[Path]:
         lock.release()
 
 
-_Work = TypeVar("_Work", bound=Callable[..., Any])
-
-
-def _one_at_a_time(work: _Work) -> _Work:
-    """The function `work`, which keeps the folder that is its second argument to itself (see `_in_use`)."""
-
-    @wraps(work)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with _in_use(args[1] if len(args) > 1 else kwargs["folder"]):
-            return work(*args, **kwargs)
-
-    return wrapper  # type: ignore[return-value]
-
-
 # chapters/workshop_runs.md · Answers, and how often a split was read
 def _answer_records(
     texts: Sequence[str], logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]
@@ -307,12 +294,9 @@ def _answer_records(
 
 
 def read_evaluations(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """For each split that was evaluated: how often it was read, and what the last reading found.
-
-    Raises:
-        ValueError: one sentence, if `run.json` is missing or broken.
-    """
-    found, keys = (read_run_record(folder).get("evaluations", {}), ("readings", "n", "accuracy", "loss"))
+    """How often each split was read, and what the last reading found; a ValueError if `run.json` is broken."""
+    found = read_run_record(folder).get("evaluations", {})
+    keys = ("readings", "n", "accuracy", "loss")
     try:
         numbers = [entry[key] for entry in found.values() for key in keys]
     except (AttributeError, KeyError, TypeError):
@@ -337,20 +321,7 @@ def _record_evaluation(
 
 
 def read_answers(folder: str | Path, split: str) -> list[dict[str, Any]]:
-    """What `_record_evaluation` wrote about a split; an empty list if it was never evaluated.
-
-    Raises:
-        ValueError: one sentence, if a line of the file is something else.
-    """
-    path, answers = Path(folder, f"answers_{split}.jsonl"), []
+    """The answers of the last reading of a split, none if it was never read; a ValueError if their file is broken."""
+    path = Path(folder, f"answers_{split}.jsonl")
     names = ("positive", "label", "correct", "words", "negation", "contrast")
-    lines = path.read_bytes().splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            answer = json.loads(line)
-            answers.append({name: answer[name] for name in names})
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(
-                f"{path}, line {number}: this is not an answer with {', '.join(names)}"
-            ) from None
-    return answers
+    return _read_lines(path, *names) if path.is_file() else []

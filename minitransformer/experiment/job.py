@@ -49,18 +49,10 @@ class Classification:
 
     def update(self, state: TrainingState, batch: dict[str, Tensor], settings: TrainingConfig) -> StepResult:
         """See `train_step`."""
-        return train_step(
-            state.model,
-            batch,
-            state.optimizer,
-            settings.max_grad_norm,
-            state.step + 1,
-            settings.micro_batches,
-            settings.autocast,
-            state.scaler,
-            settings.r_drop,
-            wait=False,
-        )
+        model, optimizer, limit = state.model, state.optimizer, settings.max_grad_norm
+        how = (settings.micro_batches, settings.autocast, state.scaler, settings.r_drop)
+        step = state.step + 1
+        return train_step(model, batch, optimizer, limit, step, *how, wait=False)
 
     def evaluate(self, model: nn.Module, loader: Iterable[dict[str, Tensor]]) -> Metrics:
         """See `minitransformer.evaluate.evaluate`."""
@@ -121,21 +113,15 @@ class Job:
 
 def _prepare(config: RunConfig | PretrainConfig, folder: Path) -> Job:
     """Load what the settings name, and make its loaders; a reading keeps its tokenized corpus in `folder`."""
-    if isinstance(config, PretrainConfig):
-        return _reading(config, folder)
-    return _labelled(config)
+    job = _reading(config, folder) if isinstance(config, PretrainConfig) else _labelled(config)
+    model = replace(config.model, vocab_size=len(job.tokenizer.vocabulary))
+    return replace(job, config=replace(config, model=model))
 
 
 def _tokenizer_of(folder: str | Path, length: int) -> WordTokenizer:
     tokenizer = load_tokenizer(Path(folder, "tokenizer.json"))
     tokenizer.max_length = length
     return tokenizer
-
-
-def _sized(config: Any, tokenizer: WordTokenizer) -> Any:
-    """The settings with the size that the vocabulary has."""
-    size = len(tokenizer.vocabulary)
-    return replace(config, model=replace(config.model, vocab_size=size))
 
 
 def _described(examples: Examples, **counts: int) -> dict[str, Any]:
@@ -145,25 +131,20 @@ def _described(examples: Examples, **counts: int) -> dict[str, Any]:
 
 def _labelled(config: RunConfig) -> Job:
     """Labelled texts, and a vocabulary of the training texts' words unless a tokenizer is given."""
-    seed, data, size = config.seed, config.data, config.model.vocab_size
-    batch, grouped = config.training.batch_size, config.data.group_by_length
-    train = load_examples(data.source("train"), "train")
-    train = _sample(train, data.train_size, seed)
-    validation = load_examples(data.source("validation"), "validation")
-    source, length = config.initial or data.tokenizer, config.model.max_length
-    if source is not None:
-        tokenizer = _tokenizer_of(source, length)
+    wanted, model, batch = config.data, config.model, config.training.batch_size
+    train = load_examples(wanted.source("train"), "train")
+    train = _sample(train, wanted.train_size, config.seed)
+    validation = load_examples(wanted.source("validation"), "validation")
+    if source := config.initial or wanted.tokenizer:
+        tokenizer = _tokenizer_of(source, model.max_length)
     else:
-        words = Vocabulary.from_texts(train.texts, data.min_frequency, size)
-        tokenizer = WordTokenizer(words, max_length=length)
-    return Job(
-        _sized(config, tokenizer),
-        tokenizer,
-        {"training": _described(train), "validation": _described(validation)},
-        make_loader(train, tokenizer, batch, True, seed, grouped),
-        make_loader(validation, tokenizer, 256),
-        Classification(),
-    )
+        least, most = wanted.min_frequency, model.vocab_size
+        words = Vocabulary.from_texts(train.texts, least, most)
+        tokenizer = WordTokenizer(words, model.max_length)
+    data = {"training": _described(train), "validation": _described(validation)}
+    loader = make_loader(train, tokenizer, batch, True, config.seed, wanted.group_by_length)
+    measuring = make_loader(validation, tokenizer, 256)
+    return Job(config, tokenizer, data, loader, measuring, Classification())
 
 
 def _sample(examples: Examples, size: int | None, seed: int) -> Examples:
@@ -200,7 +181,7 @@ def _reading(config: PretrainConfig, folder: Path) -> Job:
     )
     objective = Reading(config.mask_rate, config.label_weight, config.seed)
     data = {"corpus": _described(examples, reviews=len(corpus) - held_out)}
-    return Job(_sized(config, tokenizer), tokenizer, data, loader, measuring, objective)
+    return Job(config, tokenizer, data, loader, measuring, objective)
 
 
 def _kept_corpus(examples: Examples, tokenizer: WordTokenizer, folder: Path) -> Corpus:
@@ -216,9 +197,9 @@ def _kept_corpus(examples: Examples, tokenizer: WordTokenizer, folder: Path) -> 
             with _writing(folder / f"{name}.npy"):
                 np.save(folder / f"{name}.npy", getattr(corpus, name))
         _write_json(note, wanted)
-    files = [folder / f"{name}.npy" for name in names]
-    arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-    tokens, spans, labels = arrays
+    files = (folder / f"{name}.npy" for name in names)
+    how: Any = {"mmap_mode": "r", "allow_pickle": False}
+    tokens, spans, labels = (np.load(file, **how) for file in files)
     return Corpus(tokens, spans, labels, examples.source)
 
 

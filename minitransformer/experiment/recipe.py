@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+from huggingface_hub import save_torch_state_dict
 from pydantic import Field, model_validator
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,8 +17,9 @@ from minitransformer.data import load_examples, load_imdb
 from minitransformer.experiment.checkpoint import _same_run
 from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import (
+    _RECORD_FILES,
     _file_digest,
-    _one_at_a_time,
+    _in_use,
     _source_state,
     _write_atomically,
     _write_json,
@@ -31,6 +33,7 @@ from minitransformer.experiment.report import (
     _device_name,
     _render,
     _results_table,
+    _without_folders,
     evaluate_split,
     write_report,
 )
@@ -44,44 +47,24 @@ from minitransformer.experiment.settings import (
     read_settings,
     settings,
 )
-from minitransformer.model import ModelConfig, TransformerForSequenceClassification, _require, _save_shards
+from minitransformer.model import ModelConfig, TransformerForSequenceClassification, _require
 from minitransformer.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 __all__ = ["RecipeConfig", "best_run", "convert", "load_recipe", "reproduce", "ship"]
 
+
 # chapters/workshop_reports.md · Weights to give away
-_SHIPPED_FILES = (
-    "config.yaml",
-    "run.json",
-    "metrics.jsonl",
-    "predictions.jsonl",
-    "answers_validation.jsonl",
-    "answers_test.jsonl",
-    "tokenizer.json",
-    "config.json",
-    "notes.md",
-)
-
-_LARGEST_SHARD = 16_000_000
-
-
-def _without_paths(config: RunConfig) -> RunConfig:
-    """The config with the last part of every path in it, which tells what was there but not on which machine."""
-    names = ("tokenizer", "train", "validation", "test")
-    paths = {name: getattr(config.data, name) for name in names}
-    cut: dict[str, Any] = {name: path and Path(path).name for name, path in paths.items()}
-    initial = config.initial and Path(config.initial).name
-    return replace(config, initial=initial, data=replace(config.data, **cut))
-
-
-def ship(run: str | Path, folder: str | Path, largest: int = _LARGEST_SHARD) -> Path:
+def ship(run: str | Path, folder: str | Path, largest: int = 16_000_000) -> Path:
     """Copy a finished run for others to use: its records, and its weights in half precision in files of limited size.
 
-    The folder gets its name when all is in it. Raises ValueError, in one sentence, if the run is not finished, or
-    the folder is not empty.
+    A file has at most `largest` bytes of weights. The folder gets its name when all is in it.
+
+    Raises:
+        ValueError: in one sentence, if the run is not finished, or the folder is not empty.
     """
     read_run_record(run)
-    model, folder = (TransformerForSequenceClassification.from_pretrained(run), Path(folder))
+    model = TransformerForSequenceClassification.from_pretrained(run)
+    folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name a new folder")
     parcel = folder.with_name(folder.name + ".tmp")
@@ -89,13 +72,13 @@ def ship(run: str | Path, folder: str | Path, largest: int = _LARGEST_SHARD) -> 
     try:
         with _writing(folder):
             parcel.mkdir(parents=True)
-            for name in _SHIPPED_FILES:
+            for name in (*_RECORD_FILES, "notes.md"):
                 if Path(run, name).is_file():
                     shutil.copyfile(Path(run, name), parcel / name)
             if (saved := parcel / "config.yaml").is_file():
-                _save_settings(_without_paths(read_settings(RunConfig, saved)), saved)
+                _save_settings(_without_folders(read_settings(RunConfig, saved)), saved)
             halves = {name: value.half() for name, value in model.state_dict().items()}
-            _save_shards(halves, parcel, largest)
+            save_torch_state_dict(halves, parcel, max_shard_size=largest)
             if folder.exists():
                 folder.rmdir()
             return parcel.rename(folder)
@@ -121,34 +104,39 @@ def _smaller(
     return config, weights, WordPieceTokenizer(_wordpiece(kept, **casing), length)
 
 
-@_one_at_a_time
 def convert(
     source: str | Path,
     folder: str | Path,
     vocab_size: int | None = None,
     max_length: int = 128,
-    texts: Iterable[str] = (),
+    texts: Iterable[str] | None = None,
 ) -> ModelConfig:
     """Write the encoder and the tokenizer of a BERT into `folder`, for `initial` in the config of a run.
 
-    With a `vocab_size` only as many entries are kept, those that `texts` use most; and only the first `max_length`
-    positions. Returns the config of the model. A ValueError of one sentence refuses whatever is not a BERT's.
+    With a `vocab_size` only as many entries are kept, those that `texts` use most (SST-2's and IMDB's training texts
+    if none are given); and only the first `max_length` positions. Returns the config of the model.
+
+    Raises:
+        ValueError: in one sentence, if the source is not a BERT's, or the folder holds a run.
     """
-    found, folder = _bert_folder(source), Path(folder)
-    taken = (folder / "metrics.jsonl").exists()
-    _require(not taken, "the folder", str(folder), "one that holds no run")
-    config, weights, tokenizer = _smaller(found, vocab_size, max_length, texts)
-    digest = _file_digest(found / "model.safetensors")
-    origin = {"source": _source_name(source), **digest, "vocab_size": vocab_size}
-    record = {"name": folder.name, "class": "taught", "origin": origin}
-    weights = {f"encoder.{name}": value for name, value in weights.items()}
-    _write_json(folder / "config.json", asdict(config))
-    with _writing(folder / "model.safetensors"):
-        save_file(weights, folder / "model.safetensors")
-    with _writing(folder / "tokenizer.json"):
-        tokenizer.save(folder / "tokenizer.json")
-    _write_json(folder / "run.json", {**record, "code": _source_state()})
-    return config
+    with _in_use(folder) as folder:
+        found = _bert_folder(source)
+        taken = (folder / "metrics.jsonl").exists()
+        _require(not taken, "the folder", str(folder), "one that holds no run")
+        if texts is None and vocab_size is not None:
+            texts = load_examples("sst2", "train").texts + load_imdb("train").texts
+        config, weights, tokenizer = _smaller(found, vocab_size, max_length, texts or ())
+        digest = _file_digest(found / "model.safetensors")
+        origin = {"source": _source_name(source), **digest, "vocab_size": vocab_size}
+        record = {"name": folder.name, "class": "taught", "origin": origin}
+        weights = {f"encoder.{name}": value for name, value in weights.items()}
+        _write_json(folder / "config.json", asdict(config))
+        with _writing(folder / "model.safetensors"):
+            save_file(weights, folder / "model.safetensors")
+        with _writing(folder / "tokenizer.json"):
+            tokenizer.save(folder / "tokenizer.json")
+        _write_json(folder / "run.json", {**record, "code": _source_state()})
+        return config
 
 
 # chapters/workshop_reports.md · The whole recipe
@@ -193,21 +181,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
     return plan
 
 
-def _film_texts() -> list[str]:
-    """The texts that decide which entries of a vocabulary are kept: training phrases of SST-2 and reviews of IMDB."""
-    return load_examples("sst2", "train").texts + load_imdb("train").texts
-
-
 def _take_over(plan: RecipeConfig, folder: Path) -> Path:
     """The encoder and the tokenizer of the recipe's BERT, in `folder`; there already, they are kept."""
     assert plan.convert is not None
     asked = {"convert": _source_name(plan.convert), "vocab_size": plan.vocab_size}
     if (folder / "run.json").is_file():
         found = read_run_record(folder)["origin"]
-        _same_run(folder, {"convert": found["source"], "vocab_size": found["vocab_size"]}, asked)
-        return folder
-    texts = _film_texts() if plan.vocab_size is not None else []
-    convert(plan.convert, folder, plan.vocab_size, texts=texts)
+        theirs = {"convert": found["source"], "vocab_size": found["vocab_size"]}
+        _same_run(folder, theirs, asked)
+    else:
+        convert(plan.convert, folder, plan.vocab_size)
     return folder
 
 
@@ -225,7 +208,8 @@ def _make_encoder(plan: RecipeConfig, folder: Path) -> Path:
 
 def _run_of_seed(plan: RecipeConfig, folder: Path, seed: int) -> Path:
     """The second stage, once for each seed: train from the encoder, validate, and write the report."""
-    run, changes = (folder / f"seed{seed}", ["--seed", str(seed), "--initial", str(folder / "encoder")])
+    run, start = folder / f"seed{seed}", str(folder / "encoder")
+    changes = ["--seed", str(seed), "--initial", start]
     fit(read_settings(RunConfig, plan.train, changes), run, resume=True)
     if not read_answers(run, "validation"):
         evaluate_split(run, "validation")
@@ -288,27 +272,25 @@ def _write_summary(folder: Path, runs: Sequence[Path], chosen: Path) -> Path:
     return path
 
 
-@_one_at_a_time
 def reproduce(plan: RecipeConfig, folder: str | Path) -> Path:
     """Everything from the raw texts to the report, in `folder`; called again, it goes on where it stopped.
 
     The run that is best on the validation split is read once on the test split, and shipped to `folder`/model.
     Returns the summary.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _make_encoder(plan, folder)
-    runs = [_run_of_seed(plan, folder, seed) for seed in plan.seeds]
-    chosen = best_run(runs)
-    others = [run.name for run in runs if run != chosen and "test" in read_evaluations(run)]
-    if others:
-        raise ValueError(
-            f"{folder}: the test split has been read with {others[0]}, and now {chosen.name} is best on validation; a "
-            "second reading would choose by the test: take a new folder"
-        )
-    if not read_answers(chosen, "test"):
-        evaluate_split(chosen, "test")
-        write_report(chosen)
-    if not (folder / "model" / "config.json").is_file():
-        ship(chosen, folder / "model")
-    return _write_summary(folder, runs, chosen)
+    with _in_use(folder) as folder:
+        _make_encoder(plan, folder)
+        runs = [_run_of_seed(plan, folder, seed) for seed in plan.seeds]
+        chosen = best_run(runs)
+        others = [run.name for run in runs if run != chosen and "test" in read_evaluations(run)]
+        if others:
+            raise ValueError(
+                f"{folder}: the test split has been read with {others[0]}, and now {chosen.name} is best on validation; a "
+                "second reading would choose by the test: take a new folder"
+            )
+        if not read_answers(chosen, "test"):
+            evaluate_split(chosen, "test")
+            write_report(chosen)
+        if not (folder / "model" / "config.json").is_file():
+            ship(chosen, folder / "model")
+        return _write_summary(folder, runs, chosen)

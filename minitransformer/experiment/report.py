@@ -4,17 +4,17 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import Environment, StrictUndefined
-from torch import Tensor
 
 from minitransformer.data import load_examples, make_loader
 from minitransformer.evaluate import (
     LABELS,
+    CalibrationBin,
     Metrics,
     accuracy_by_group,
     calibration_bins,
@@ -48,16 +48,14 @@ __all__ = ["evaluate_split", "write_report"]
 def _measure_split(
     folder: str | Path, split: str, record: bool = True
 ) -> tuple[str, Metrics, list[dict[str, Any]]]:
-    """Where the examples of a split come from, how the model of a run folder does on them, and each answer.
-
-    With `record` a record that nothing can be added to is refused before the split is read.
-    """
+    """Where the examples of a split come from, how the model of a run folder does on them, and each answer."""
     config, model, tokenizer = load_run(folder)
-    if record:
+    if record:  # what cannot be counted is not read
         read_evaluations(folder)
     examples = load_examples(config.data.source(split), split)
     logits, labels = predict(model, make_loader(examples, tokenizer, 256))
-    return (examples.source, score(logits, labels), _answer_records(examples.texts, logits, labels))
+    answers = _answer_records(examples.texts, logits, labels)
+    return examples.source, score(logits, labels), answers
 
 
 def evaluate_split(folder: str | Path, split: str, record: bool = True) -> tuple[str, Metrics]:
@@ -101,14 +99,13 @@ def _draw_curves(folder: Path) -> Path:
 
 
 def _architecture(config: ModelConfig) -> list[str]:
-    """The parts that a text passes, in order, with their sizes; the third names the layer whose two parts follow."""
+    """The parts that a text passes, in order, with their sizes; the third and the fourth are those of a layer."""
     norm = "norm → {} → add" if config.norm_first else "{} → add → norm"
     width = config.d_model // config.num_heads
     more = ", + token types" * (config.type_vocab_size > 0) + ", norm" * config.embedding_norm
     return [
         f"token embedding: {config.vocab_size:,} × {config.d_model}",
         f"+ {config.positions} positions, up to {config.max_length}{more}",
-        f"{config.num_layers} × encoder layer, {'pre-norm' if config.norm_first else 'post-norm'}",
         norm.format(f"self-attention: {config.num_heads} heads of width {width}"),
         norm.format(
             f"feed-forward: {config.d_model} → {config.d_ff} → {config.d_model}, {config.activation}"
@@ -121,8 +118,7 @@ def _architecture(config: ModelConfig) -> list[str]:
 
 def _draw_architecture(config: ModelConfig, path: Path) -> Path:
     """The model from the text (below) to the label (above), with its sizes; a frame holds what each layer repeats."""
-    parts = _architecture(config)
-    boxes = ["the text, as token ids", *parts[:2], *parts[3:], "negative or positive"]
+    boxes = ["the text, as token ids", *_architecture(config), "negative or positive"]
     with _drawing(path, 6.4, 5) as figure:
         axes = figure.subplots()
         for y, part in enumerate(boxes):
@@ -141,16 +137,10 @@ def _draw_architecture(config: ModelConfig, path: Path) -> Path:
     return path
 
 
-def _confidence(answers: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-    """How sure each answer was, and whether it was right."""
-    positive = torch.tensor([a["positive"] for a in answers])
-    return torch.maximum(positive, 1 - positive), torch.tensor([bool(a["correct"]) for a in answers])
-
-
-def _draw_calibration(answers: Sequence[dict[str, Any]], path: Path) -> Path:
+def _draw_calibration(bins: Sequence[CalibrationBin], path: Path) -> Path:
     """Accuracy against confidence: on the diagonal a model is as often right as it believes."""
-    bins = calibration_bins(*_confidence(answers))
-    sizes = [8 + 200 * b.n / len(answers) for b in bins]
+    total = sum(b.n for b in bins)
+    sizes = [8 + 200 * b.n / total for b in bins]
     with _drawing(path, 4, 3.4) as figure:
         axes = figure.subplots()
         axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=0.8)
@@ -189,7 +179,8 @@ It starts from `{{ record.initial.folder }}/{{ record.initial.file }}`.
 
 ![Training loss by step; accuracy by epoch]({{ curves }})
 
-{{ cost }}
+{{ epochs }} epoch{{ "s" if epochs != 1 }} in {{ "{:,.0f}".format(record.seconds) }} s on {{ device }} \
+({{ threads }} thread{{ "s" if threads != 1 }}), {{ "{:,}".format(record.tokens_per_second) }} tokens/s.
 {% for look in looks %}
 
 {{ look }}
@@ -273,8 +264,9 @@ def _agreement(folder: str | Path) -> str:
     if "test" not in results:
         return ""
     low, high = difference_interval(results["test"][0], results["validation"][0])
-    verdict = "no difference" if low <= 0 <= high else "a higher" if low > 0 else "a lower"
-    seen = f"{verdict} accuracy on test" if verdict != "no difference" else f"{verdict} beyond chance"
+    seen = f"a {'higher' if low > 0 else 'lower'} accuracy on test"
+    if low <= 0 <= high:
+        seen = "no difference beyond chance"
     interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
     return f"Test less validation, in points, 95 % interval: {interval}, so these answers show {seen}."
 
@@ -285,16 +277,6 @@ def _device_name(record: dict[str, Any]) -> str:
     return machine["cpu"] if machine["device"] == "cpu" else machine["device"]
 
 
-def _cost_line(folder: str | Path) -> str:
-    """What a run took: epochs, time, machine, speed."""
-    record, epochs = read_run_record(folder), len(read_records(folder, "epoch"))
-    threads = record["machine"]["threads"]
-    return (
-        f"{epochs} epoch{'s' * (epochs != 1)} in {record['seconds']:,.0f} s on {_device_name(record)} "
-        f"({threads} thread{'s' * (threads != 1)}), {record['tokens_per_second']:,} tokens/s."
-    )
-
-
 _KINDS = {
     "alone": "It was trained on the data set named here, and on nothing else.",
     "read": "It was trained on the data set named here and on other texts, without weights from elsewhere.",
@@ -302,15 +284,13 @@ _KINDS = {
 }
 
 
-def _without_folders(value: Any) -> Any:
-    """A value whose absolute paths, at any depth, are cut down to their last part."""
-    if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_without_folders(item) for item in value)
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
-    return value
+def _without_folders(config: RunConfig) -> RunConfig:
+    """The config with the last part of every path in it, which tells what was there but not on which machine."""
+    names = ("tokenizer", "train", "validation", "test")
+    paths = {name: getattr(config.data, name) for name in names}
+    cut: dict[str, Any] = {name: path and Path(path).name for name, path in paths.items()}
+    initial = config.initial and Path(config.initial).name
+    return replace(config, initial=initial, data=replace(config.data, **cut))
 
 
 def _closer_look(folder: Path, split: str) -> str:
@@ -318,42 +298,31 @@ def _closer_look(folder: Path, split: str) -> str:
     answers = read_answers(folder, split)
     if not answers:
         return ""
-    verdicts = torch.tensor([int(a["positive"] > 0.5) for a in answers])
-    labels = torch.tensor([a["label"] for a in answers])
-    picture = folder / f"calibration_{split}.svg"
+    names = ("positive", "label", "correct")
+    positive, labels, correct = (torch.tensor([a[n] for a in answers]) for n in names)
+    bins = calibration_bins(torch.maximum(positive, 1 - positive), correct)
+    picture = _draw_calibration(bins, folder / f"calibration_{split}.svg")
     return _render(
         _LOOK,
         split=split,
         labels=LABELS,
-        confusion=confusion_matrix(verdicts, labels).tolist(),
+        confusion=confusion_matrix((positive > 0.5).long(), labels).tolist(),
         groups=accuracy_by_group(answers),
         wilson=wilson_interval,
-        picture=_draw_calibration(answers, picture).name,
-        error=calibration_error(calibration_bins(*_confidence(answers))),
+        picture=picture.name,
+        error=calibration_error(bins),
     )
 
 
 def _finished_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` says, after a look at everything that a report needs.
-
-    Raises:
-        ValueError: one sentence, if the folder does not hold a finished training run, or a file of it is broken.
-    """
+    """What `run.json` says, after a look at everything that a report needs."""
     record, path = read_run_record(folder), folder / "run.json"
     for key in ("name", "seed", "machine", "seconds", "tokens_per_second"):
         if key not in record:
             raise ValueError(f"{path} is not the record of a training run: it does not name its {key}")
     if record["class"] not in _KINDS:
         raise ValueError(f"{path}: the class must be one of {', '.join(_KINDS)}, got {record['class']!r}")
-    metrics = folder / "metrics.jsonl"
-    try:
-        epochs = read_records(folder, "epoch")
-    except FileNotFoundError:
-        raise ValueError(f"{folder} does not hold a finished run: there is no metrics.jsonl in it") from None
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{metrics} is broken: every line must be a JSON object with a kind") from None
-    if not epochs:
-        raise ValueError(f"{metrics} does not hold the end of an epoch")
+    last_validation(folder)
     for split in read_evaluations(folder):
         read_answers(folder, split)
     return record
@@ -368,8 +337,8 @@ def write_report(folder: str | Path) -> Path:
         ValueError: if the folder does not hold a finished run.
     """
     folder = Path(folder)
-    record = _without_folders(_finished_record(folder))
-    config, notes = (read_settings(RunConfig, folder / "config.yaml"), folder / "notes.md")
+    record, notes = _finished_record(folder), folder / "notes.md"
+    config = _without_folders(read_settings(RunConfig, folder / "config.yaml"))
     splits = ("validation", "test")
     sources = [key for key in ("data", "initial", "machine", "code") if key in record]
     text = _render(
@@ -381,9 +350,11 @@ def write_report(folder: str | Path) -> Path:
         agreement=_agreement(folder),
         architecture=_draw_architecture(config.model, folder / "architecture.svg").name,
         curves=_draw_curves(folder).name,
-        cost=_cost_line(folder),
+        epochs=len(read_records(folder, "epoch")),
+        device=_device_name(record),
+        threads=record["machine"]["threads"],
         looks=[look for split in splits if (look := _closer_look(folder, split))],
-        settings=_flat(_without_folders(asdict(config))),
+        settings=_flat(asdict(config)),
         origin=json.dumps({key: record[key] for key in sources}, indent=2),
     )
     path = folder / "report.md"

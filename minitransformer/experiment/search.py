@@ -70,11 +70,6 @@ def search(plan: SearchConfig, folder: str | Path, seeds: Sequence[int] | None =
 
 
 # chapters/workshop_reports.md · A table of many runs
-def _run_folders(folder: str | Path) -> list[Path]:
-    """The finished runs directly below a folder, by name."""
-    return sorted(path.parent for path in Path(folder).glob("*/run.json"))
-
-
 def summarize(folder: str | Path) -> list[dict[str, Any]]:
     """One row for each variant below a folder: its seeds, mean validation accuracy and 95 % interval, mean seconds.
 
@@ -84,8 +79,9 @@ def summarize(folder: str | Path) -> list[dict[str, Any]]:
         ValueError: if the folder holds no finished run.
     """
     groups: dict[str, list[Path]] = {}
-    for run in _run_folders(folder):
-        groups.setdefault(read_run_record(run)["name"], []).append(run)
+    for path in sorted(Path(folder).glob("*/run.json")):
+        name = read_run_record(path.parent)["name"]
+        groups.setdefault(name, []).append(path.parent)
     if not groups:
         raise ValueError(f"there are no finished runs below {folder}")
     rows = [_summary(name, runs) for name, runs in groups.items()]

@@ -33,7 +33,6 @@ from minitransformer.model import (
     TransformerForMaskedLM,
     TransformerForSequenceClassification,
     _mean_of_tokens,
-    _save_shards,
 )
 from minitransformer.pretrain import Corpus, MaskedLMObjective, build_corpus, make_corpus_loader, mask_tokens
 from minitransformer.schedule import linear_schedule
@@ -334,16 +333,6 @@ def test_the_schedule_ends_one_step_after_the_warm_up_if_it_must():
 
 def test_swapped_letters_leave_the_spaces():
     assert _swap_letters("a  bright film ") == "a  birght film "
-
-
-def test_the_index_of_several_files_is_hugging_face_s(tmp_path):
-    """Two spaces deep, in alphabetical order, the size beside the map."""
-    state = {name: torch.zeros(6) for name in "ba"}
-    files = _save_shards(state, tmp_path, largest=30)
-    names = {name: file.name for name, file in zip("ba", files, strict=True)}
-    expected = {"metadata": {"total_size": 48}, "weight_map": {name: names[name] for name in "ab"}}
-    found = (tmp_path / "model.safetensors.index.json").read_text(encoding="utf-8")
-    assert found == json.dumps(expected, indent=2) + "\n"
 
 
 def test_an_epoch_counts_from_1_clips_at_1_and_shows_a_bar_that_goes():
