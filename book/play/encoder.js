@@ -51,7 +51,7 @@ function makeEncoder() {
     if (!/[^\p{C}\p{Z}]/u.test(text)) return { refusal: `The text is empty, and ${empty}` };
     if (text.includes("\0")) return { refusal: "The text holds a NUL." };
     const all = tokenize(text, tokenizer), limit = tokenizer.maxLength, kept = all.slice(0, limit - 2), warnings = [];
-    if (!all.length) return { refusal: `The text is empty for the tokenizer, and ${empty}` };
+    if (!all.length) return { refusal: `The text is empty, and ${empty}` };
     if (all.length + 2 > limit) warnings.push(`The text has ${all.length + 2} tokens, of which the first ${limit} are read.`);
     const unknown = kept.filter((token) => token === "[UNK]" || !tokenizer.ids.has(token)).length;
     if (2 * unknown > kept.length) warnings.push(`The text is mostly unknown to the model, ${unknown} of its tokens.`);
