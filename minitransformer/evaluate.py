@@ -201,6 +201,7 @@ def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, f
 
 
 # chapters/day10_report.md · What a reading leaves behind
+# each list in two parts, to fit on a line
 _CLEAR = {"no", "not", "never", "nothing", "nobody", "none", "neither", "nor"}
 
 _NEGATIONS = _CLEAR | {"cannot", "without", "hardly", "barely", "n't"}

@@ -210,7 +210,7 @@ def test_difference_interval() -> None:
 
     draws, times, hits = np.random.default_rng(0), 2000, 0
     many, few = draws.binomial(300, 0.95, times), draws.binomial(80, 0.85, times)
-    for a, b in zip(many, few, strict=True):  # the losses play no part: any number will do
+    for a, b in zip(many, few, strict=True):
         first, second = Metrics(300, a / 300, 0.0), Metrics(80, b / 80, 0.0)
         low, high = difference_interval(first, second)
         hits += low <= 0.95 - 0.85 <= high
