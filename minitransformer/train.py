@@ -181,7 +181,10 @@ def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
 
 # chapters/day06_engineering.md · Do not wait
 def _to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch on its way to a device; nobody waits until it has arrived."""
+    """A batch on its way to a device, without waiting where PyTorch can do that.
+
+    For "cuda" PyTorch asks for pinned memory, which the system may not move.
+    """
     if device.type == "cuda":
         batch = {name: value.pin_memory() for name, value in batch.items()}
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
