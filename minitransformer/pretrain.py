@@ -123,10 +123,9 @@ def _cut_points(spans: np.ndarray, length: int, seed: int, epoch: int) -> np.nda
     moved, long = np.zeros_like(size), size > length
     random = np.random.default_rng((seed, epoch, 1))
     moved[long] = random.integers(-size[long] % length + 1)
-    count = -(-size // length)  # chunks of each review, rounded up
-    review = np.repeat(np.arange(len(spans)), count)
-    number = np.arange(len(review)) - (np.cumsum(count) - count)[review]
-    cut = (start - moved)[review] + number * length
+    cuts = [np.arange(*span, length) for span in zip(start - moved, stop, strict=True)]
+    review = np.repeat(np.arange(len(spans)), [len(cut) for cut in cuts])
+    cut = np.concatenate(cuts)
     first, last = np.maximum(start[review], cut), np.minimum(stop[review], cut + length)
     return np.stack([first, last, review], 1)
 
