@@ -17,7 +17,7 @@ RUNS = Path(__file__).parent / "runs"
 
 
 def commit(runs: Path = RUNS) -> str:
-    """The commit at which every change can be repeated."""
+    """The commit at which every change can be repeated that names no other."""
     return json.loads((runs / "tried.json").read_text(encoding="utf-8"))["commit"]
 
 
