@@ -1,7 +1,9 @@
 """Wrong implementations that once passed every test; each test here fails on one kind of them."""
 
+import copy
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -43,7 +45,7 @@ from minitransformer.tokenizer import (
     WordTokenizer,
     load_tokenizer,
 )
-from minitransformer.train import train_epoch
+from minitransformer.train import train_epoch, train_step
 
 SPECIAL = len(SPECIAL_TOKENS)
 MODEL = ModelConfig(40, d_model=12, num_heads=3, d_ff=20, num_layers=1, max_length=16, dropout=0.0)
@@ -481,3 +483,31 @@ def test_attention_s_gradients_for_any_number_of_leading_axes(axes):
     expected = torch.autograd.grad(out, (q, k, v), grad_out)
     for ours, theirs in zip(attention_gradients(q, k, v, weights, grad_out), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+# --- one pass or two
+
+
+@pytest.mark.parametrize("r_drop", [0.0, 0.5])
+def test_a_step_passes_once_and_with_r_drop_twice(r_drop):
+    """The weights after it are those of the formula, with the same dropout."""
+    batch, model = (
+        reading_batch((1, 0, 1, 0)),
+        TransformerForSequenceClassification(replace(MODEL, dropout=0.5)),
+    )
+    twin, optimizer = copy.deepcopy(model), torch.optim.SGD(model.parameters(), lr=0.1)
+    step = partial(train_step, model, batch, optimizer, max_grad_norm=1e9)
+    torch.manual_seed(5)
+    step(r_drop=r_drop) if r_drop else step()
+    torch.manual_seed(5)
+    answers = [twin(batch["input_ids"], batch["attention_mask"]) for _ in range(2 if r_drop else 1)]
+    loss = torch.stack([F.cross_entropy(answer, batch["labels"]) for answer in answers]).mean()
+    if r_drop:
+        p, q = (answer.log_softmax(-1) for answer in answers)
+        both = F.kl_div(p, q, reduction="sum", log_target=True) + F.kl_div(
+            q, p, reduction="sum", log_target=True
+        )
+        loss = loss + r_drop * both / 2 / len(batch["labels"])
+    loss.backward()
+    expected = nn.utils.parameters_to_vector([p - 0.1 * p.grad for p in twin.parameters()])
+    torch.testing.assert_close(nn.utils.parameters_to_vector(model.parameters()), expected)
