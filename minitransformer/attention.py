@@ -231,7 +231,7 @@ def attention_gradients(
 class AttentionFunction(torch.autograd.Function):
     """`scaled_dot_product_attention` with its backward pass written out.
 
-    Shapes: q `[..., T, D]`, k `[..., S, D]`, v `[..., S, Dv]` with the same leading axes;
+    Shapes: q `[..., T, D]`, k `[..., S, D]`, v `[..., S, Dv]`, leading axes the same;
     the mask, or None, broadcasts to `[..., T, S]`. There is no second derivative.
     """
 
@@ -254,5 +254,5 @@ def attention_with_gradient(
     v: Float[Tensor, "*B S Dv"],
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "*B T Dv"]:
-    """softmax(q kᵀ / √D) v, differentiated by our own formulas: the readable reference."""
+    """softmax(q kᵀ / √D) v with our own formulas backwards: the readable reference."""
     return AttentionFunction.apply(q, k, v, mask)

@@ -56,7 +56,7 @@ def from_bert(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     """The weights of a BERT under the names of `TransformerEncoder`, without its heads.
 
     Raises:
-        ValueError: about the first weight that is missing, there twice, or has no place.
+        ValueError: about the first weight that is missing, there twice or has no place.
     """
     plain: dict[str, str] = {}  # BERT's name: the name in the file
     for name in state:
@@ -151,7 +151,7 @@ def config_to_bert(config: ModelConfig) -> dict[str, Any]:
 
 # chapters/day11_deeper.md · Real weights, and their tokenizer
 def _plain_normalizer(**casing: bool | None) -> normalizers.Normalizer:
-    """BERT's lower case, or the `casing` that its normalizer is given; then plain spelling.
+    """BERT's lower case, or its normalizer's own `casing`; then plain spelling.
 
     What a treebank tore apart is joined, "do n't" to "don't", and a line break of HTML
     becomes a space.
@@ -328,7 +328,7 @@ def _encoder(config: ModelConfig) -> TransformerEncoder:
 
 
 def from_pretrained(source: str | Path) -> TransformerEncoder:
-    """The encoder with the weights of a BERT, a folder or a name on the hub; no dropout.
+    """The encoder with the weights of a BERT, a folder or a hub's name; no dropout.
 
     Raises:
         ValueError: if there is no BERT, or its weights do not fit its config.

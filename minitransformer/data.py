@@ -183,9 +183,10 @@ def make_loader(
     seed: int = 0,
     group_by_length: bool = False,
 ) -> DataLoader:
-    """A loader of padded batches, whose `batch_sampler.set_epoch` chooses the epoch and the first batch.
+    """A loader of padded batches; `batch_sampler.set_epoch` says where it begins.
 
-    Its order is a pure function of seed and epoch; a pass that nobody chooses is the next epoch, beginning with 0.
+    Its order is a pure function of seed and epoch; a pass that nobody chooses
+    is the next epoch, beginning with 0.
     """
     if len(examples) == 0:
         raise ValueError(f"{examples.source} holds no examples")
@@ -195,7 +196,7 @@ def make_loader(
         dataset,
         batch_sampler=EpochSampler(lengths, batch_size, shuffle, group_by_length, seed),
         collate_fn=partial(collate, padding_id=tokenizer.padding_id),
-        generator=torch.Generator(),  # its own, so that a pass draws nothing from the global one
+        generator=torch.Generator(),  # its own: the global one is not drawn from
     )
 
 
@@ -212,7 +213,7 @@ def epoch_batches(
     epoch: int,
     pool: int = _POOL,
 ) -> list[list[int]]:
-    """All batches of an epoch as lists of indices, every index once; at most one is short.
+    """All batches of an epoch as lists of indices, each index once; one may be short.
 
     With `group_by_length` the (shuffled) examples are cut into pools of `pool` batches,
     and each pool is sorted by length before it is cut into batches, which are then
@@ -232,7 +233,7 @@ def epoch_batches(
 
 # chapters/day08_data_schedule_monitoring.md · An order that depends on nothing but seed and epoch
 class EpochSampler(Sampler[list[int]]):
-    """The batches of one epoch after another, in an order that depends on nothing but seed and epoch."""
+    """Epoch after epoch, batches in an order that depends on seed and epoch alone."""
 
     def __init__(
         self,
@@ -244,14 +245,15 @@ class EpochSampler(Sampler[list[int]]):
     ):
         if len(lengths) == 0 or batch_size < 1:
             raise ValueError(
-                f"a sampler needs examples and a batch_size of at least 1, got {len(lengths)} and {batch_size}"
+                "a sampler needs examples and a batch_size of at least 1, "
+                f"got {len(lengths)} and {batch_size}"
             )
         self.size = -(-len(lengths) // batch_size)  # rounded up
         self.batches = partial(epoch_batches, np.asarray(lengths), batch_size, shuffle, group_by_length, seed)
         self.epoch, self.first = 0, 0
 
     def set_epoch(self, epoch: int, first: int = 0) -> None:
-        """Choose the epoch (from 0) that the next pass runs through, beginning with batch number `first`."""
+        """Choose the epoch (from 0) of the next pass, and the batch it begins with."""
         if epoch < 0 or not 0 <= first <= len(self):
             raise ValueError(
                 f"epoch must not be negative and first must lie in 0 … {len(self)}, got {epoch} and {first}"

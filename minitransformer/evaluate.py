@@ -147,7 +147,7 @@ def classify(
 
 # chapters/day07_experiments.md · Three runs and Student's t
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean of repeated measurements and the half width of its 95 % interval (Student's t).
+    """The mean of measurements and the half width of its 95 % interval (Student's t).
 
     Raises:
         ValueError: for fewer than two values, which say nothing about their spread.
@@ -162,9 +162,10 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 # chapters/day07_experiments.md · McNemar: a coin for every disagreement
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """The p-value of McNemar's exact test: do two models that saw the same examples err equally often?
+    """The p-value of McNemar's exact test: do two models err equally often?
 
-    `first` and `second` say, example by example, who was right. Only examples on which they differ count.
+    `first` and `second` say who was right on each of the same examples.
+    Only examples on which they differ count.
 
     Raises:
         ValueError: if the two do not have the same length.
@@ -186,7 +187,7 @@ def gain_of_runs(before: np.ndarray, after: np.ndarray) -> tuple[float, float, f
 
     Both arrays say what was right, shape [runs, sentences], two runs at least.
     The first half width (by seeds) is Student's, with the deviation pooled; the second
-    (by sentences) holds for these runs on other sentences of the kind. All three are shares.
+    (by sentences) holds for these runs on other sentences of the kind. All are shares.
     """
     if before.shape != after.shape or len(before) < 2:
         raise ValueError(
@@ -213,7 +214,7 @@ _CONTRASTS = _CONCEDING | {"instead", "unless"}
 
 
 def _traits(text: str) -> dict[str, int | bool]:
-    """What may make a text hard: how many words, whether it negates, whether it turns."""
+    """What may make a text hard: its number of words, a negation, a turn."""
     words = text.lower().replace("n't", " n't").split()
     return {
         "words": len(words),
@@ -256,7 +257,7 @@ class CalibrationBin:
 def calibration_bins(
     confidence: Float[Tensor, " N"], correct: Bool[Tensor, " N"], bins: int = 10
 ) -> list[CalibrationBin]:
-    """Answers in `bins` equal intervals of confidence from 1/2 to 1, without empty ones."""
+    """Answers in equal `bins` of confidence from 1/2 to 1; empty ones are left out."""
     index = ((confidence - 0.5) * 2 * bins).long().clamp(0, bins - 1)
     found = []
     for i in range(bins):
@@ -290,7 +291,7 @@ _GROUPS = (
 
 
 def _group_names(record: dict[str, Any]) -> list[str]:
-    """The groups of an example with these `_traits`: of length, negation and contrast."""
+    """The groups of an example with these `_traits`: length, negation, contrast."""
     length = _GROUPS[sum(record["words"] > limit for limit in (10, 20, 30))]
     return [length, _GROUPS[4 if record["negation"] else 5], _GROUPS[6 if record["contrast"] else 7]]
 
@@ -328,7 +329,7 @@ _EDITS: dict[str, Callable[[str], str]] = {
 def robustness(
     model: nn.Module, tokenizer: WordTokenizer, examples: Examples
 ) -> dict[str, tuple[float, float]]:
-    """For each small edit: the share of answers that stay, and the accuracy after it."""
+    """Of each small edit: the share of answers that stay, and the accuracy after."""
     before = predict(model, make_loader(examples, tokenizer, 256))[0].argmax(-1)
     found = {}
     for name, edit in _EDITS.items():

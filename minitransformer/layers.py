@@ -236,7 +236,7 @@ def encoder_layer_gradients(
     grad_out: Float[Tensor, "B T C"],
     mask: Tensor | None = None,
 ) -> tuple[Float[Tensor, "B T C"], dict[str, Tensor]]:
-    """A post-norm layer's gradients by its input and its parameters; GELU, no dropout."""
+    """A post-norm layer's gradients by its input and parameters; GELU, no dropout."""
     parts, heads = dict(layer.named_modules()), layer.self_attn.num_heads
     found: dict[str, Tensor] = {}
 

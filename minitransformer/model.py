@@ -192,8 +192,8 @@ _POOLINGS = {"cls": _first_token, "mean": _mean_of_tokens}
 class TransformerForMaskedLM(TransformerForSequenceClassification):
     """The encoder with two heads: one names hidden tokens, the other labels the text.
 
-    The token head is BERT's: a layer, the activation, LayerNorm, and the embedding table
-    itself as output (Devlin et al., 2019, section 3.1; Press and Wolf, 2017).
+    The token head is BERT's: a layer, the activation, LayerNorm, and the embedding
+    table itself as output (Devlin et al., 2019, section 3.1; Press and Wolf, 2017).
     """
 
     def __init__(self, config: ModelConfig):

@@ -30,9 +30,9 @@ def mask_tokens(
     rate: float,
     generator: torch.Generator,
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """Hide a share `rate` of the real tokens; returns what the model sees, and what was chosen.
+    """Hide a share `rate` of the real tokens; returns what is seen and what was chosen.
 
-    Of the chosen 80 % become [MASK], 10 % a random entry, 10 % stay (Devlin et al., 2019).
+    Of the chosen 80 % become [MASK], 10 % any entry, 10 % stay (Devlin et al., 2019).
     Special tokens are never chosen; at least one other token is, if there is any.
     """
     special = len(SPECIAL_TOKENS)

@@ -6,7 +6,7 @@ __all__ = ["constant_schedule", "linear_schedule"]
 
 # chapters/day08_data_schedule_monitoring.md · Warm-up and linear decay
 def linear_schedule(step: int, total: int, warmup: int = 0) -> float:
-    """The share of the full rate after `step` updates: up over `warmup`, then down to 0.
+    """The share of the full rate after `step` updates: up in `warmup`, then down to 0.
 
     Raises:
         ValueError: if a count is negative, or `warmup` exceeds `total`.

@@ -197,7 +197,7 @@ def _update(
     loss: Float[Tensor, ""],
     max_grad_norm: float,
 ) -> tuple[Float[Tensor, ""], Bool[Tensor, ""]]:
-    """Unscale, clip, and update if loss and norm are finite; returns the norm, and whether."""
+    """Unscale, clip, update if loss and norm are finite; returns norm and whether."""
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     finite = loss.isfinite() & norm.isfinite()

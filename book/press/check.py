@@ -17,6 +17,7 @@ from book.press.write import diff, files_on_disk, moved
 LONGEST_CELL = 40  # of those that a reader sees; a folded one may be
 LONGEST_CLASS = 55  # a class with its docstring stands in one piece
 LONGEST_FOLDED = 90
+WIDEST = 88  # columns of the open code of a day, so that nothing scrolls sideways on a laptop
 FOLDED = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 COMPARISONS = {"allclose", "equal", "isclose", "array_equal", "is_close"}
 PROSE = re.compile(
@@ -71,6 +72,10 @@ def short_cells(chapter: Chapter) -> Iterator[str]:
         most = LONGEST_FOLDED if FOLDED & set(cell.tags) else LONGEST_CLASS if one_class else LONGEST_CELL
         if (length := len(cell.source.splitlines())) > most:
             yield f"{place(cell)}: the cell has {length} lines, more than {most}; split it by its ideas"
+        if chapter.path.stem.startswith("day") and not FOLDED & set(cell.tags):
+            for line in cell.source.splitlines():
+                if len(line) > WIDEST:
+                    yield f"{place(cell)}: a line has {len(line)} columns, more than {WIDEST}: {line.strip()}"
 
 
 def no_bare_comparison(chapter: Chapter) -> Iterator[str]:

@@ -159,6 +159,15 @@ def test_page_fits_a_phone(shown):
     assert wide <= 0, f"the page is {wide} px wider than a phone"
 
 
+def test_no_code_and_no_printing_scrolls_sideways_on_a_laptop(shown):
+    page = shown.look(width=1300)
+    found = page.evaluate(
+        """() => [...document.querySelectorAll(".bd-article pre")].filter(e => e.scrollWidth > e.clientWidth)
+            .map(e => e.innerText.split("\\n").reduce((a, b) => b.length > a.length ? b : a))"""
+    )
+    assert not found, f"{len(found)} boxes scroll sideways, for lines such as {found[0]!r}"
+
+
 def test_page_reads_in_the_dark(shown):
     page = shown.look(dark=True)
     brightness = """selector => {

@@ -495,6 +495,7 @@ FAULTS = {
     ),
     "no docstring": (cell("def f():\n    return 1", "export"), "f has no docstring"),
     "long cell": (cell("\n".join(f"x{i} = {i}" for i in range(41))), "the cell has 41 lines, more than 40"),
+    "wide line": (cell(f"x = {'a' * 85!r}"), "a line has 91 columns, more than 88"),
     "bare comparison": (cell("x = 1\nx == 1"), "`x == 1` compares but cannot fail; write `assert`"),
     "printed comparison": (cell("print(torch.allclose(a, b))"), "compares but cannot fail"),
     "test without assert": (
