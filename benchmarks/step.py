@@ -64,13 +64,14 @@ def steps(
 ) -> dict[str, Callable[[int], int]]:
     """What makes update number n in each way, and returns how many real tokens it saw."""
     vocabulary = Vocabulary.from_texts(examples.texts, max_size=config.vocab_size)
-    ids = [WordTokenizer(vocabulary, config.max_length).encode(text) for text in examples.texts]
-    works = {}
+    tokenizer = WordTokenizer(vocabulary, config.max_length)
+    ids = [tokenizer.encode(text) for text in examples.texts]
+    lengths, works = [len(row) for row in ids], {}
     for way, (kind, fused, grouped) in WAYS.items():
         torch.manual_seed(0)
         model = MODELS[kind](config).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
-        batches = list(EpochSampler([len(row) for row in ids], batch_size, True, grouped))
+        batches = list(EpochSampler(lengths, batch_size, True, grouped))
 
         def step(number: int, model=model, optimizer=optimizer, batches=batches) -> int:
             rows = batches[number % len(batches)]

@@ -72,10 +72,15 @@ def short_cells(chapter: Chapter) -> Iterator[str]:
         most = LONGEST_FOLDED if FOLDED & set(cell.tags) else LONGEST_CLASS if one_class else LONGEST_CELL
         if (length := len(cell.source.splitlines())) > most:
             yield f"{place(cell)}: the cell has {length} lines, more than {most}; split it by its ideas"
-        if chapter.path.stem.startswith("day") and not FOLDED & set(cell.tags):
-            for line in cell.source.splitlines():
-                if len(line) > WIDEST:
-                    yield f"{place(cell)}: a line has {len(line)} columns, more than {WIDEST}: {line.strip()}"
+
+
+def narrow_cells(chapter: Chapter) -> Iterator[str]:
+    for cell in chapter.code:
+        if chapter.workshop or FOLDED & set(cell.tags):
+            continue
+        for line in cell.source.splitlines():
+            if len(line) > WIDEST:
+                yield f"{place(cell)}: a line has {len(line)} columns, more than {WIDEST}: {line.strip()}"
 
 
 def no_bare_comparison(chapter: Chapter) -> Iterator[str]:
@@ -299,6 +304,7 @@ def missing_in_toc(chapters: list[Chapter], root: Path) -> Iterator[str]:
 CHAPTER_RULES = (
     canonical,
     short_cells,
+    narrow_cells,
     no_bare_comparison,
     tests_can_fail,
     exercises_complete,
