@@ -48,10 +48,9 @@ function makeEncoder() {
     text = text.replace(/^\ufeff+/, "").replace(/[\r\n]+$/, "");
     if (/\p{Cs}/u.test(text)) return { refusal: "The text holds half of a character." };
     const empty = "an empty text has no sentiment.";
-    if (!/[^\p{C}\p{Z}]/u.test(text)) return { refusal: `The text is empty, and ${empty}` };
-    if (text.includes("\0")) return { refusal: "The text holds a NUL." };
     const all = tokenize(text, tokenizer), limit = tokenizer.maxLength, kept = all.slice(0, limit - 2), warnings = [];
-    if (!all.length) return { refusal: `The text is empty, and ${empty}` };
+    if (!/[^\p{C}\p{Z}]/u.test(text) || !all.length) return { refusal: `The text is empty, and ${empty}` };
+    if (text.includes("\0")) return { refusal: "The text holds a NUL." };
     if (all.length + 2 > limit) warnings.push(`The text has ${all.length + 2} tokens, of which the first ${limit} are read.`);
     const unknown = kept.filter((token) => token === "[UNK]" || !tokenizer.ids.has(token)).length;
     if (2 * unknown > kept.length) warnings.push(`The text is mostly unknown to the model, ${unknown} of its tokens.`);
