@@ -33,6 +33,7 @@ from minitransformer.experiment.report import (
     _draw_architecture,
     _draw_calibration,
     _draw_curves,
+    _last_parts,
     _measure_split,
     _percent,
     _render,
@@ -235,6 +236,9 @@ def test_agreement_is_worded_by_its_interval():
 
 
 def test_report_tells_no_folders():
+    paths = {"a": ["/x/z", 1], "b": {"c": ("/x/y",)}, "d": "x/y"}
+    cut = {"a": ["z", 1], "b": {"c": ("y",)}, "d": "x/y"}
+    assert _last_parts(paths) == cut
     gpu = {"device": "a GPU", "cpu": "a CPU"}
     assert _device_name({"machine": gpu}) == "a GPU"
     assert _device_name({"machine": gpu | {"device": "cpu"}}) == "a CPU"
@@ -242,7 +246,7 @@ def test_report_tells_no_folders():
         run, start = small_run(Path(folder, "run")), str(Path(folder, "start"))
         config = read_settings(RunConfig, run / "config.yaml")
         _save_settings(replace(config, initial=start), run / "config.yaml")
-        begun = {"folder": "start", "file": "model.safetensors"}
+        begun = {"folder": start, "file": "model.safetensors"}
         _write_json(run / "run.json", read_run_record(run) | {"initial": begun})
         evaluate_split(run, "test")
         text = write_report(run).read_text()

@@ -284,6 +284,17 @@ _KINDS = {
 }
 
 
+def _last_parts(value: Any) -> Any:
+    """A value whose absolute paths, at any depth, are cut down to their last part."""
+    if isinstance(value, dict):
+        return {key: _last_parts(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_last_parts(item) for item in value)
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
+
+
 def _without_folders(config: RunConfig) -> RunConfig:
     """The config with the last part of every path in it, which tells what was there but not on which machine."""
     names = ("tokenizer", "train", "validation", "test")
@@ -337,7 +348,7 @@ def write_report(folder: str | Path) -> Path:
         ValueError: if the folder does not hold a finished run.
     """
     folder = Path(folder)
-    record, notes = _finished_record(folder), folder / "notes.md"
+    record, notes = _last_parts(_finished_record(folder)), folder / "notes.md"
     config = _without_folders(read_settings(RunConfig, folder / "config.yaml"))
     splits = ("validation", "test")
     sources = [key for key in ("data", "initial", "machine", "code") if key in record]
