@@ -113,6 +113,11 @@ def test_load_examples():
     texts = [set(examples.texts) for examples in splits.values()]
     assert len(set.union(*texts)) == sum(map(len, texts)), "the splits share a review"
     assert all(sum(examples.labels) * 2 == len(examples) for examples in splits.values())
+    train, validation = (
+        {(text.split(" , but ")[1], label) for text, label in zip(part.texts, part.labels, strict=True)}
+        for part in (splits["train"], splits["validation"])
+    )
+    assert validation <= train, "a memory of the clauses after 'but' must be enough"
     with pytest.raises(ValueError, match="must be 'sst2', 'toy' or a file .*, got 'imdb'"):
         load_examples("imdb", "train")
     with pytest.raises(ValueError, match="one of train, validation, test, got 'dev'"):
