@@ -203,7 +203,7 @@ class TransformerForMaskedLM(TransformerForSequenceClassification):
         eps = next(norms)  # the encoder's own; Day 11 sets another
         self.norm = LayerNorm(config.d_model, eps, config.fused)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        initialize(self.transform)
+        initialize(self.transform)  # not yet there when the base class did the rest
 
     def name_tokens(self, hidden: Float[Tensor, "N C"]) -> Float[Tensor, "N V"]:
         """One logit per entry of the vocabulary, for each of N vectors."""

@@ -32,7 +32,7 @@ def mask_tokens(
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """Hide a share `rate` of the real tokens; returns what is seen and what was chosen.
 
-    Of the chosen 80 % become [MASK], 10 % any entry, 10 % stay (Devlin et al., 2019).
+    Of these 80 % become [MASK], 10 % ordinary entries, 10 % stay (Devlin et al., 2019).
     Special tokens are never chosen; at least one other token is, if there is any.
     """
     special = len(SPECIAL_TOKENS)
@@ -182,7 +182,7 @@ class MaskedLMObjective:
     A share `rate` is hidden. Which tokens is a pure function of `seed` and the step.
     """
 
-    rate: float = 0.15
+    rate: float = 0.2
     label_weight: float = 0.0
     seed: int = 0
 
