@@ -211,10 +211,6 @@ def _update(
     return norm, finite
 
 
-# chapters/day06_engineering.md · Where it is worth it
-_FUSED = ("cpu", "cuda", "mps", "xpu")  # where AdamW updates each weight in one pass
-
-
 # chapters/day08_data_schedule_monitoring.md · Watching a run
 def _flat_weights(model: nn.Module) -> Float[Tensor, " P"]:
     """A copy of all weights as one vector."""

@@ -46,19 +46,14 @@ from minitransformer.experiment.settings import (
 )
 from minitransformer.model import TransformerForMaskedLM, TransformerForSequenceClassification, load_initial
 from minitransformer.schedule import _SCHEDULES
-from minitransformer.train import (
-    _FUSED,
-    StepResult,
-    _flat_weights,
-    choose_autocast,
-    choose_device,
-    make_scaler,
-)
+from minitransformer.train import StepResult, _flat_weights, choose_autocast, choose_device, make_scaler
 
 __all__ = ["fit"]
 
-
 # chapters/workshop_runs.md · The loop
+_FUSED = ("cpu", "cuda", "mps", "xpu")  # where AdamW updates each weight in one pass
+
+
 def _begin(config: RunConfig | PretrainConfig, device: torch.device) -> TrainingState:
     """A model with fresh or pretrained weights on its device, an optimizer and a scaler: the state before the first step."""
     torch.manual_seed(config.seed)  # for the initial weights and for dropout
