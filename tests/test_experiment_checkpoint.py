@@ -59,7 +59,7 @@ def test_training_state_goes_on_as_if_nothing_had_happened() -> None:
     state = small_state()
     go_on(state, 3)
     state.scaler.update(2.0**13)  # as after some skipped steps
-    saved = copy.deepcopy(state.state_dict())
+    saved = copy.deepcopy(state.state_dict())  # the tensors in it train on
     go_on(state, 4)
     other = small_state(seed=99)
     go_on(other, 1)

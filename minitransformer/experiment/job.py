@@ -33,7 +33,7 @@ __all__ = ["Classification", "Job", "Objective", "Reading", "identity"]
 
 
 # chapters/workshop_runs.md · A job
-@runtime_checkable
+@runtime_checkable  # the tests check types while they run
 class Objective(Protocol):
     """What a run minimises, and how it is judged."""
 
