@@ -274,6 +274,7 @@ def test_shards_are_the_same_weights() -> None:
         save_torch_state_dict(half, folder)
         _load_weights(twin, whole)
         for name, value in twin.state_dict().items():
+            assert value.dtype == torch.float32, name
             assert torch.equal(value, half[name].float()), name
 
 
