@@ -291,9 +291,9 @@ def _save_settings(config: Any, path: str | Path) -> None:
         _yaml().dump(asdict(config), file)
 
 
-def _yaml() -> YAML:
+def _yaml() -> Any:
     """YAML 1.2, to read and to write: a key a line, in the order of the fields, in ASCII."""
-    both = YAML(typ="safe", pure=True)
+    both: Any = YAML(typ="safe", pure=True)
     both.default_flow_style = both.sort_base_mapping_type_on_output = False
     both.allow_unicode = False
     return both
