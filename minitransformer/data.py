@@ -27,7 +27,7 @@ __all__ = [
 
 # chapters/workshop_files.md · Is it there?
 def sst2_is_present() -> bool:
-    """Whether SST-2 can be read without a network: from the mirror, or from the hub's cache on disk."""
+    """Whether a folder of SST-2 is on this disk: in the mirror, or in the hub's cache."""
     if (mirror := data_folder()) is not None:
         return (mirror / "stanfordnlp/sst2").is_dir()
     from huggingface_hub.constants import HF_HOME  # which also looks at XDG_CACHE_HOME

@@ -26,7 +26,7 @@ def _rows_of(path: Path) -> _Rows:
         with ParquetFile(path) as file:
             yield from _arrow_rows(file.read())
         return
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # drops a byte-order mark
         if kind in (".csv", ".tsv"):
             rows = csv.DictReader(file, delimiter="," if kind == ".csv" else "\t", strict=True)
             _no_column_twice(rows.fieldnames or [])
@@ -38,8 +38,8 @@ def _rows_of(path: Path) -> _Rows:
 
 def _arrow_rows(table: Any) -> _Rows:
     _no_column_twice(table.column_names)
-    card = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = card.get("info", {}).get("features", {}).get("label", {}).get("names") or []
+    told = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = told.get("info", {}).get("features", {}).get("label", {}).get("names") or []
     for i, row in enumerate(table.to_pylist(), 1):
         if (label := row.get("label")) in range(len(names)):
             row["label"] = names[label]

@@ -151,8 +151,10 @@ def test_what_is_saved_is_read_back_and_overrides_win() -> None:
     config = replace(config, training=TrainingConfig(epochs=9, **rates))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "saved.yaml")
-        _save_settings(config, path)
-        assert read_settings(RunConfig, path) == config
+        for name in ("2e-3", "0o7", "on", "no"):
+            config = replace(config, name=name, initial="übung: 1")
+            _save_settings(config, path)
+            assert read_settings(RunConfig, path) == config
         again = read_settings(RunConfig, path, ["--seed", "12", "--name=yes"])
         assert again == replace(config, seed=12, name="yes")
 

@@ -15,6 +15,14 @@ from minitransformer.files import data_folder, load_table, read_table
 
 
 # chapters/workshop_files.md · A row
+def write_split(folder: str | Path, split: str, column: str, labels: list[int]) -> Path:
+    """A Parquet file of two rows, as the hub has them."""
+    path = Path(folder, f"{split}.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({column: [f"{split} one", f"{split} two"], "label": labels}), path)
+    return path
+
+
 def test_read_table():
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "mine.csv")
@@ -24,14 +32,6 @@ def test_read_table():
         with pytest.raises(ValueError, match=r"mine.csv cannot be read: line 3: label must .* got '-1'"):
             read_table(table)
         assert read_table(write_split(folder, "x", "text", [-1, -1]), unlabelled=True)[1] == [-1, -1]
-
-
-def write_split(folder: str | Path, split: str, column: str, labels: list[int]) -> Path:
-    """A Parquet file of two rows, as the hub has them."""
-    path = Path(folder, f"{split}.parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({column: [f"{split} one", f"{split} two"], "label": labels}), path)
-    return path
 
 
 # chapters/workshop_files.md · A data set by its name

@@ -1,6 +1,7 @@
 # Generated from chapters/day04_encoder_and_data.md, chapters/day09_sprint.md, chapters/day11_deeper.md, chapters/workshop_weights.md; edit the chapters, not this file.
 """The tests that the chapters run in their text, for `minitransformer.model`."""
 
+import json
 import math
 import tempfile
 from dataclasses import replace
@@ -247,8 +248,8 @@ def test_require_says_what_is_allowed():
 
 
 # chapters/workshop_weights.md · Cut, and put together again
-def model_of_shards() -> TransformerForSequenceClassification:
-    torch.manual_seed(0)
+def model_of_shards(seed: int = 0) -> TransformerForSequenceClassification:
+    torch.manual_seed(seed)
     return TransformerForSequenceClassification(ModelConfig(31, 8, 2, 12))
 
 
@@ -263,13 +264,18 @@ def test_shards_are_the_same_weights() -> None:
         assert len(files) > 3 and files == sorted(folder.glob("model-*.safetensors"))
         found = read_weights(whole)
         assert found.keys() == model.state_dict().keys()
-        twin, theirs = model_of_shards(), model_of_shards()
-        nn.init.zeros_(twin.classifier.weight), nn.init.zeros_(theirs.classifier.weight)
+        twin, theirs = model_of_shards(1), model_of_shards(2)  # other weights
         _load_weights(twin, whole)
         load_torch_model(theirs, folder, strict=True)  # Hugging Face's loader
         for name, value in model.state_dict().items():
             assert torch.equal(twin.state_dict()[name], value), name
             assert torch.equal(theirs.state_dict()[name], value), name
+        half = {name: value.half() for name, value in model.state_dict().items()}
+        save_torch_state_dict(half, folder)
+        _load_weights(twin, whole)
+        for name, value in twin.state_dict().items():
+            assert value.dtype == torch.float32, name
+            assert torch.equal(value, half[name].float()), name
 
 
 def test_broken_shards_are_refused() -> None:
@@ -281,7 +287,14 @@ def test_broken_shards_are_refused() -> None:
         files[1].unlink()
         with pytest.raises(ValueError, match=files[1].name):
             read_weights(whole)
-        for text in ("[]", "{"):
+        Path(folder, "copy").write_bytes(files[0].read_bytes())
+        twice = {"weight_map": {"a": files[0].name, "b": "copy"}}
+        for text, words in (
+            ("[]", "is not the index"),
+            ("{", "is not the index"),
+            ('{"weight_map": {"a": "../x"}}', "outside its folder"),
+            (json.dumps(twice), "each once"),
+        ):
             (folder / "model.safetensors.index.json").write_text(text)
-            with pytest.raises(ValueError, match="is not the index"):
+            with pytest.raises(ValueError, match=words):
                 read_weights(whole)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import torch
-import yaml
 from jsonargparse import auto_cli, set_loader
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -25,7 +24,7 @@ __all__ = ["DataConfig", "PretrainConfig", "RunConfig", "TrainingConfig", "read_
 _Settings = TypeVar("_Settings")
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True)  # so that type checkers know the fields
 def settings(key: str = "") -> Callable[[type[_Settings]], type[_Settings]]:
     """The decorator of settings: a frozen dataclass, checked by pydantic, refused in one sentence.
 
@@ -272,7 +271,7 @@ def read_settings(kind: type[_Settings], path: str | Path, overrides: Sequence[s
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no config file {path}")
-    set_loader("settings", YAML(typ="safe", pure=True).load, exceptions=(YAMLError,))
+    set_loader("settings", _yaml().load, exceptions=(YAMLError,))
     try:
         return auto_cli(
             kind,
@@ -288,8 +287,16 @@ def read_settings(kind: type[_Settings], path: str | Path, overrides: Sequence[s
 
 def _save_settings(config: Any, path: str | Path) -> None:
     """Write settings as YAML, which `read_settings` reads back to an equal object."""
-    text = yaml.safe_dump(asdict(config), sort_keys=False)
-    Path(path).write_text(text, encoding="utf-8")
+    with Path(path).open("wb") as file:
+        _yaml().dump(asdict(config), file)
+
+
+def _yaml() -> Any:
+    """YAML 1.2, to read and to write: a key a line, in the order of the fields, in ASCII."""
+    both: Any = YAML(typ="safe", pure=True)
+    both.default_flow_style = both.sort_base_mapping_type_on_output = False
+    both.allow_unicode = False
+    return both
 
 
 def _one_sentence(error: Exception, kind: type) -> str:
