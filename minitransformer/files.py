@@ -15,7 +15,8 @@ __all__ = ["data_folder", "load_table", "read_table"]
 # chapters/workshop_files.md · A table in a file
 _FILE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
-_Rows = Iterator[tuple[str, Any]]  # each row after its place: "line 2", or "row 1" of a Parquet file
+# each row, or its JSON, after its place: "line 2", or "row 1" of a Parquet file
+_Rows = Iterator[tuple[str, Any]]
 
 
 def _rows_of(path: Path) -> _Rows:
@@ -32,8 +33,8 @@ def _rows_of(path: Path) -> _Rows:
             _no_column_twice(rows.fieldnames or [])
             yield from ((f"line {rows.line_num}", row) for row in rows)
         else:
-            lines = ((i, line) for i, line in enumerate(file, 1) if line.strip())
-            yield from ((f"line {i}", json.loads(line)) for i, line in lines)
+            lines = enumerate(file, 1)
+            yield from ((f"line {i}", line) for i, line in lines if line.strip())
 
 
 def _arrow_rows(table: Any) -> _Rows:
@@ -81,11 +82,11 @@ _Columns = tuple[list[str], list[int]]  # texts and labels
 def _checked(rows: _Rows, columns: Sequence[str], unlabelled: bool) -> _Columns:
     pairs, place = [], "the beginning"
     try:
-        for where, row in rows:
-            place = where
+        for place, found in rows:
+            row = json.loads(found) if isinstance(found, str) else found
             pairs.append(_pair(row, columns, {"-1": -1} if unlabelled else _CLASSES))
     except json.JSONDecodeError as error:
-        raise ValueError(f"the line after {place} is not JSON: {error.msg}") from None
+        raise ValueError(f"{place} is not JSON: {error.msg}") from None
     except Exception as error:
         raise ValueError(f"{place}: {_first_cause(error)}") from None
     if not pairs:
