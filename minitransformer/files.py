@@ -82,7 +82,8 @@ _Columns = tuple[list[str], list[int]]  # texts and labels
 def _checked(rows: _Rows, columns: Sequence[str], unlabelled: bool) -> _Columns:
     pairs, place = [], "the beginning"
     try:
-        for place, found in rows:
+        for where, found in rows:
+            place = where
             row = json.loads(found) if isinstance(found, str) else found
             pairs.append(_pair(row, columns, {"-1": -1} if unlabelled else _CLASSES))
     except json.JSONDecodeError as error:
