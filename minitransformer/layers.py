@@ -42,8 +42,8 @@ def sinusoidal_encoding(length: int, d_model: int) -> Float[Tensor, "T C"]:
     Raises ValueError for an odd d_model or a length below 1.
     """
     pairs = "even and at least 2 (sines and cosines come in pairs)"
-    _setting("d_model", d_model, int, pairs, lambda value: value >= 2 and value % 2 == 0)
-    _setting("length", length, int, "an integer of at least 1", lambda value: value >= 1)
+    _setting("d_model", d_model, int, pairs, lambda n: n >= 2 and n % 2 == 0)
+    _setting("length", length, int, "an integer of at least 1", lambda n: n >= 1)
     angle = _position_angles(length, d_model)
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
 
@@ -91,7 +91,7 @@ class LearnedPositionalEncoding(nn.Module):
     def __init__(self, d_model: int, max_length: int = 512):
         super().__init__()
         for name, value in (("d_model", d_model), ("max_length", max_length)):
-            _setting(name, value, int, "an integer of at least 1", lambda value: value >= 1)
+            _setting(name, value, int, "an integer of at least 1", lambda n: n >= 1)
         self.encoding = nn.Parameter(torch.empty(max_length, d_model).normal_(std=0.02))
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -114,8 +114,8 @@ class PositionwiseFeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0, activation: str = "relu"):
         super().__init__()
-        _setting("d_ff", d_ff, int, "an integer of at least 1", lambda value: value >= 1)
-        _setting("dropout", dropout, float, "a number in [0, 1)", lambda value: 0 <= value < 1)
+        _setting("d_ff", d_ff, int, "an integer of at least 1", lambda n: n >= 1)
+        _setting("dropout", dropout, float, "a number in [0, 1)", lambda p: 0 <= p < 1)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}")
         self.linear1 = Linear(d_model, d_ff)
@@ -152,8 +152,8 @@ class LayerNorm(nn.Module):
 
     def __init__(self, d_model: int, eps: float = 1e-5, fused: bool = True):
         super().__init__()
-        _setting("d_model", d_model, int, "an integer of at least 1", lambda value: value >= 1)
-        _setting("eps", eps, float, "positive and finite", lambda value: 0 < value < math.inf)
+        _setting("d_model", d_model, int, "an integer of at least 1", lambda n: n >= 1)
+        _setting("eps", eps, float, "positive and finite", lambda e: 0 < e < math.inf)
         self.eps, self.fused = eps, fused
         self.weight = nn.Parameter(torch.ones(d_model))
         self.bias = nn.Parameter(torch.zeros(d_model))

@@ -66,16 +66,14 @@ def test_encoding_dot_product_depends_on_distance():
 def test_learned_and_sinusoidal_positions():
     B, T, C = 3, 5, 8
     x = torch.randn(B, T, C, generator=torch.Generator().manual_seed(1))
-    learned, fixed = (
-        LearnedPositionalEncoding(C, max_length=9),
-        SinusoidalPositionalEncoding(C, max_length=9),
-    )
-    assert [p.shape for p in learned.parameters()] == [(9, C)] and not list(fixed.parameters())
+    learned = LearnedPositionalEncoding(C, max_length=9)
+    fixed = SinusoidalPositionalEncoding(C, max_length=9)
+    assert [p.shape for p in learned.parameters()] == [(9, C)]
     torch.testing.assert_close(learned(x) - x, learned.encoding[:T].expand(B, T, C))
     assert not torch.allclose(learned(x), fixed(x), atol=0.1), "the two encodings are different vectors"
     with torch.no_grad():
-        learned.encoding.copy_(fixed.encoding)
-    torch.testing.assert_close(learned(x), fixed(x))  # a learned table can hold the sinusoids
+        learned.encoding.copy_(fixed.encoding)  # a learned table can hold the sinusoids
+    torch.testing.assert_close(learned(x), fixed(x))
 
     learned(x).sum().backward()
     torch.testing.assert_close(learned.encoding.grad[:T], torch.full((T, C), float(B)))
@@ -138,6 +136,17 @@ def test_feed_forward_is_position_wise():
     assert torch.equal(moved, expected), "a token's change must reach its own output, and no other"
 
 
+def test_relu_and_gelu_side_by_side():
+    paper, ours = (PositionwiseFeedForward(1, 1, activation=name) for name in ("relu", "gelu"))
+    for module in (paper, ours):
+        for parameter, value in zip(module.parameters(), (1.0, 0.0, 1.0, 0.0), strict=True):
+            nn.init.constant_(parameter, value)  # the module is now the activation itself
+    x = torch.tensor([[-0.75], [0.0], [0.75], [6.0]])
+    torch.testing.assert_close(paper(x), x.relu())
+    torch.testing.assert_close(ours(x), x * torch.distributions.Normal(0.0, 1.0).cdf(x))
+    assert ours(x)[0] < -0.1 and (ours(x) - paper(x))[3].abs() < 1e-6
+
+
 def test_feed_forward_equals_torch():
     B, T, C, d_ff = 2, 5, 4, 7
     generator = torch.Generator().manual_seed(1)
@@ -155,17 +164,6 @@ def test_feed_forward_equals_torch():
         torch.testing.assert_close(x1.grad, x2.grad, rtol=0, atol=1e-10)
         for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=1e-10)
-
-
-def test_relu_and_gelu_side_by_side():
-    paper, ours = (PositionwiseFeedForward(1, 1, activation=name) for name in ("relu", "gelu"))
-    for module in (paper, ours):
-        for parameter, value in zip(module.parameters(), (1.0, 0.0, 1.0, 0.0), strict=True):
-            nn.init.constant_(parameter, value)  # the module is now the activation itself
-    x = torch.tensor([[-0.75], [0.0], [0.75], [6.0]])
-    torch.testing.assert_close(paper(x), x.relu())
-    torch.testing.assert_close(ours(x), x * torch.distributions.Normal(0.0, 1.0).cdf(x))
-    assert ours(x)[0] < -0.1 and (ours(x) - paper(x))[3].abs() < 1e-6
 
 
 def test_feed_forward_refuses():
@@ -337,7 +335,8 @@ def assert_equals_torch(layer: TransformerEncoderLayer, mask: Tensor | None) -> 
     twin = torch_twin(layer)
     x1, x2 = random_tokens().requires_grad_(), random_tokens().requires_grad_()
     out = layer(x1, mask)
-    expected = twin(x2, src_key_padding_mask=None if mask is None else ~mask)  # True = ignore there
+    ignored = None if mask is None else ~mask  # True = ignore there
+    expected = twin(x2, src_key_padding_mask=ignored)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
 
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
@@ -346,7 +345,7 @@ def assert_equals_torch(layer: TransformerEncoderLayer, mask: Tensor | None) -> 
     torch.testing.assert_close(x1.grad, x2.grad, rtol=0, atol=1e-10)
     ours = torch_names(layer, {name: parameter.grad for name, parameter in layer.named_parameters()})
     theirs = {name: parameter.grad for name, parameter in twin.named_parameters()}
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)  # the same names, the same numbers
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)  # names and numbers
 
 
 def test_layer_equals_torch():
