@@ -203,7 +203,8 @@ class MultiHeadAttention(nn.Module):
         k = split_heads(self.k_proj(key), self.num_heads)
         v = split_heads(self.v_proj(value), self.num_heads)
         attend = fused_attention if self.fused and not need_weights else scaled_dot_product_attention
-        mask, dropout = (head_mask(attention_mask, q, k), self.dropout if self.training else 0.0)
+        mask = head_mask(attention_mask, q, k)
+        dropout = self.dropout if self.training else 0.0
         out, weights = attend(q, k, v, mask, dropout)
         return self.out_proj(merge_heads(out)), weights if need_weights else None
 

@@ -125,7 +125,8 @@ def attention_by_loop(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 def random_attention_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Queries, keys, values and a random mask whose third query may see nothing."""
-    q, k, v = (noise(2, 3, 5, 4, seed=1), noise(2, 3, 7, 4, seed=2), noise(2, 3, 7, 6, seed=3))
+    q, k = noise(2, 3, 5, 4, seed=1), noise(2, 3, 7, 4, seed=2)
+    v = noise(2, 3, 7, 6, seed=3)
     mask = noise(2, 1, 5, 7, seed=4) > -0.3
     mask[:, :, 2] = False
     return q, k, v, mask
@@ -161,7 +162,8 @@ def test_attention_equals_pytorch_forward_and_backward() -> None:
 def test_padding_does_not_leak() -> None:
     q, k, v, _ = random_attention_inputs()
     real = padding_mask(torch.tensor([7, 4]))  # [B, S]
-    mask, padding = (real[:, None, None, :], ~real[:, None, :, None])  # for scores; for keys and values
+    mask = real[:, None, None, :]  # for the scores
+    padding = ~real[:, None, :, None]  # for keys and values
     before, _ = scaled_dot_product_attention(q, k, v, mask)
     k2 = torch.where(padding, 1e3 * noise(*k.shape, seed=5), k)
     v2 = torch.where(padding, 1e3 * noise(*v.shape, seed=6), v)
@@ -200,12 +202,17 @@ def test_dropout_drops_and_rescales() -> None:
 def test_permuted_tokens_give_permuted_outputs() -> None:
     q, k, v = noise(2, 6, 4, seed=1), noise(2, 6, 4, seed=2), noise(2, 6, 3, seed=3)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
+    shuffled = [x[:, order] for x in (q, k, v)]
     for mask in (None, noise(2, 6, 6, seed=4) > 0):
         shuffled_mask = None if mask is None else mask[:, order][:, :, order]
         out, weights = scaled_dot_product_attention(q, k, v, mask)
-        moved = scaled_dot_product_attention(q[:, order], k[:, order], v[:, order], shuffled_mask)
-        torch.testing.assert_close(moved[0], out[:, order], rtol=0, atol=1e-14)
-        torch.testing.assert_close(moved[1], weights[:, order][:, :, order], rtol=0, atol=1e-14)
+        moved, found = scaled_dot_product_attention(*shuffled, shuffled_mask)
+        torch.testing.assert_close(moved, out[:, order], rtol=0, atol=1e-14)
+        expected = weights[:, order][:, :, order]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    out, _ = scaled_dot_product_attention(q, k, v, causal_mask(6))
+    moved, _ = scaled_dot_product_attention(*shuffled, causal_mask(6))  # in its place
+    assert not torch.allclose(moved, out[:, order]), "a causal mask knows the order"
 
 
 # chapters/day02_multi_head_attention.md · The axes of a mask
@@ -271,7 +278,7 @@ def gradients_by_their_names(ours: MultiHeadAttention) -> dict[str, Tensor]:
 
 def test_multi_head_attention_equals_pytorch_forward_and_backward() -> None:
     real, pairs = padding_mask(torch.tensor([7, 4])), noise(2, 5, 7, seed=4) > -0.3
-    pairs[:, :, 0] = True  # PyTorch's module has no answer for an empty row
+    pairs[:, :, 0] = True  # in an empty row theirs is NaN if asked for weights
     masks = [(None, {}), (real, {"key_padding_mask": ~real})]
     masks += [(pairs, {"attn_mask": ~pairs.repeat_interleave(3, 0)})]
     for bias, fused in ((True, True), (True, False), (False, True), (False, False)):
@@ -344,7 +351,8 @@ def test_padding_does_not_leak_through_the_class() -> None:
     changed = torch.where(real[..., None], x, 1e3 * noise(2, 5, 12, seed=1))
     for fused in (True, False):
         ours = twins(fused=fused)[0]
-        before, after = (ours(x, attention_mask=real)[0], ours(changed, attention_mask=real)[0])
+        before, _ = ours(x, attention_mask=real)
+        after, _ = ours(changed, attention_mask=real)
         assert torch.equal(before[real], after[real]), "real tokens moved when only padding changed"
         alone, _ = ours(x[1:, :3])
         torch.testing.assert_close(before[1:, :3], alone, rtol=0, atol=1e-12)
