@@ -87,7 +87,8 @@ _TOY_BAD = ("bad", "dull", "clumsy", "tired", "hollow", "weak", "flat", "messy")
 
 def _toy_clauses(positive: bool) -> list[tuple[str, str]]:
     """Every clause of one polarity, as (noun, words): plain, negated or undone."""
-    plain, turned, undone = (_TOY_GOOD, _TOY_BAD, "redeemed") if positive else (_TOY_BAD, _TOY_GOOD, "wasted")
+    plain, turned = (_TOY_GOOD, _TOY_BAD) if positive else (_TOY_BAD, _TOY_GOOD)
+    undone = "redeemed" if positive else "wasted"
     found = []
     for noun in _TOY_NOUNS:
         found += [(noun, f"a {adjective} {noun}") for adjective in plain]
@@ -105,12 +106,14 @@ def _toy_twins() -> list[tuple[str, str]]:
 def toy_reviews(size: int, seed: int) -> Examples:
     """So many different toy reviews, twin beside twin: exactly half are positive."""
     pairs = _toy_twins()
-    if size < 2 or size % 2 or size > 2 * len(pairs):
-        allowed = f"an even number in 2 … {2 * len(pairs)}, because reviews come in pairs"
+    most = 2 * len(pairs)
+    if size < 2 or size % 2 or size > most:
+        allowed = f"an even number in 2 … {most}, because reviews come in pairs"
         raise ValueError(f"size must be {allowed}, got {size}")
     chosen = random.Random(seed).sample(pairs, size // 2)
     texts = [text for pair in chosen for text in pair]
-    return Examples(texts, [1, 0] * len(chosen), f"toy reviews ({size} generated, seed {seed})")
+    source = f"toy reviews ({size} generated, seed {seed})"
+    return Examples(texts, [1, 0] * len(chosen), source)
 
 
 _TOY_SPLITS = {"train": slice(0, 3000), "validation": slice(3000, 3500), "test": slice(3500, 4000)}

@@ -32,7 +32,8 @@ def _make_positions(kind: str, d_model: int, max_length: int) -> tuple[nn.Module
     """
     if kind not in _POSITIONS:
         raise ValueError(f"positions must be one of {sorted(_POSITIONS)}, got {kind!r}")
-    return _POSITIONS[kind](d_model, max_length), math.sqrt(d_model) if kind == "sinusoidal" else 1.0
+    scale = math.sqrt(d_model) if kind == "sinusoidal" else 1.0
+    return _POSITIONS[kind](d_model, max_length), scale
 
 
 # chapters/day04_encoder_and_data.md · Ids that no table can look up

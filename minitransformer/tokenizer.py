@@ -98,13 +98,15 @@ class WordTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The tokens of `ids` and spaces, without `[PAD]`, `[CLS]` and `[SEP]`."""
+        frame = ("[PAD]", "[CLS]", "[SEP]")
         tokens = [self.vocabulary.tokens[i] for i in ids]
-        return " ".join(token for token in tokens if token not in ("[PAD]", "[CLS]", "[SEP]"))
+        return " ".join(token for token in tokens if token not in frame)
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer as JSON, for `load` and for people to read."""
         content = {"max_length": self.max_length, "tokens": self.vocabulary.tokens}
-        Path(path).write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        text = json.dumps(content, ensure_ascii=False, indent=0)
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "WordTokenizer":
