@@ -135,7 +135,7 @@ class TransformerForSequenceClassification(PreTrained):
     """The encoder, and a linear layer that turns one vector per text into one logit per label.
 
     `config.pooling` says which vector: that of the first token, [CLS], or the mean over all real tokens.
-    Source: the classifier of BERT (Devlin et al., 2019, section 4.1), without its pooling layer.
+    Source: the classifier of BERT (Devlin et al., 2019, section 4.1), without its tanh layer.
     """
 
     def __init__(self, config: ModelConfig):
