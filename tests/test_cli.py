@@ -112,6 +112,19 @@ def test_a_reading_that_cannot_be_kept_is_printed_and_an_error() -> None:
     assert json.loads(out.getvalue())["split"] == "validation"
 
 
+def test_a_reading_that_cannot_be_counted_is_not_made() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = copied(folder)
+        broken = {"name": "x", "class": "alone", "evaluations": 3}
+        (run / "run.json").write_text(json.dumps(broken))
+        with redirect_stdout(StringIO()) as out:
+            try:
+                _report_evaluation(run, "test", as_json=True)
+                raise AssertionError("counted in a broken record")
+            except ValueError as error:
+                assert "evaluations are broken" in str(error) and not out.getvalue()
+
+
 # chapters/workshop_command_line.md · Texts that others send
 class Pieces(BytesIO):
     """A stream that comes piece by piece, as a slow pipe does."""
