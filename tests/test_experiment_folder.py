@@ -138,6 +138,9 @@ def test_open_run_folder_resumes_or_overwrites() -> None:
                 folder / "metrics.jsonl", {"kind": "epoch", "validation": validation | {"n": epoch}}
             )
         assert last_validation(folder) == Metrics(2, 0.75, 0.5)
+        overflowed = {"kind": "epoch", "validation": validation | {"loss": math.nan}}
+        _append_record(folder / "metrics.jsonl", overflowed)
+        assert math.isnan(last_validation(folder).loss), "a float, as it was"
         odd = {"kind": "odd", "a": 1e-7, "b": {"c": math.nan, "d": -math.inf}, "e": True}
         _append_record(folder / "metrics.jsonl", odd)
         found = odd | {"b": {"c": None, "d": None}}
@@ -145,7 +148,8 @@ def test_open_run_folder_resumes_or_overwrites() -> None:
         answer = {"positive": 0.25, "correct": True}
         _write_json(folder / "predictions.jsonl", [answer])
         assert read_predictions(folder) == [answer]
-        for name in ("tensorboard/events", "checkpoints/step_00000003.safetensors"):
+        step = "checkpoints/step_00000003.safetensors"
+        for name in ("tensorboard/events", "corpus/tokens.npy", step):
             (folder / name).parent.mkdir()
             (folder / name).write_text("old")
         with pytest.raises(ValueError, match="either resumed or overwritten"):
@@ -155,6 +159,7 @@ def test_open_run_folder_resumes_or_overwrites() -> None:
         assert (folder / "tensorboard/events").exists()
         _open_run_folder(folder, overwrite=True)
         assert not checkpoint_files(folder) and not (folder / "tensorboard").exists()
+        assert (folder / "corpus/tokens.npy").exists(), "it is used again if it fits"
         assert not any((folder / name).exists() for name in _RUN_FILES)
         assert checkpoint_files(folder / "nowhere") == []
 

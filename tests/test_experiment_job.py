@@ -225,7 +225,9 @@ def test_data_may_be_moved_but_not_changed() -> None:
         here, there = (
             RunConfig("x", DataConfig(train=str(path), validation=str(path)), size) for path in (table, moved)
         )
-        ours = identity(tiny_job(here))
+        job = tiny_job(here)
+        ours, sources = identity(job), {entry["source"] for entry in job.data.values()}
+        assert len(sources) == 2, "one file for both splits has two entries"
         assert identity(tiny_job(there)) == ours
         moved.write_text("text,label\na fine film,1\na dull cast,0\n")
         theirs = identity(tiny_job(there))

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -110,7 +111,9 @@ def last_validation(folder: str | Path) -> Metrics:
     if not (epochs := read_records(folder, "epoch")):
         path = Path(folder, "metrics.jsonl")
         raise ValueError(f"{path} does not hold the end of an epoch")
-    return Metrics(**epochs[-1]["validation"])
+    found = epochs[-1]["validation"]
+    loss = math.nan if found["loss"] is None else found["loss"]
+    return Metrics(**found | {"loss": loss})
 
 
 def read_predictions(folder: str | Path) -> list[dict[str, Any]]:

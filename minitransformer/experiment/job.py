@@ -236,9 +236,8 @@ def _identity(config: Any, data: dict[str, Any], start: dict[str, str]) -> dict[
     kept = {name: settings[name] for name in settings if name not in _MAY_CHANGE}
     reading = isinstance(config, PretrainConfig)
     splits = ("corpus",) if reading else ("training", "validation")
-    entries = [*data.values()] * (len(splits) if len(data) == 1 else 1)  # one file for both
     sums = {
         f"checksum of the {split} data": entry["sha256"]
-        for split, entry in zip(splits, entries, strict=False)
+        for split, entry in zip(splits, data.values(), strict=False)
     }
     return kept | sums | {"initial": start.get("sha256")}
