@@ -396,6 +396,9 @@ def test_an_encoder_is_kept_only_if_it_is_the_one_asked_for():
             _make_encoder(replace(plan, vocab_size=91), Path(name))
         with pytest.raises(ValueError, match="'some/bert' there"):
             _make_encoder(replace(plan, convert="other/bert"), Path(name))
+        _write_json(encoder / "run.json", {"class": "read"})
+        with pytest.raises(ValueError, match="convert is None there"):
+            _make_encoder(plan, Path(name))
 
 
 def test_parts_of_a_recipe():

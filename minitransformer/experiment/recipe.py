@@ -57,7 +57,7 @@ __all__ = ["RecipeConfig", "best_run", "convert", "load_recipe", "reproduce", "s
 def ship(run: str | Path, folder: str | Path, largest: int = 16_000_000) -> Path:
     """Copy a finished run for others to use: its records, and its weights in half precision in files of limited size.
 
-    A file has at most `largest` bytes of weights. The folder gets its name when all is in it.
+    A file has at most `largest` bytes of weights, or one larger tensor. The folder gets its name when all is in it.
 
     Raises:
         ValueError: in one sentence, if the run is not finished, or the folder is not empty.
@@ -186,8 +186,8 @@ def _take_over(plan: RecipeConfig, folder: Path) -> Path:
     assert plan.convert is not None
     asked = {"convert": _source_name(plan.convert), "vocab_size": plan.vocab_size}
     if (folder / "run.json").is_file():
-        found = read_run_record(folder)["origin"]
-        theirs = {"convert": found["source"], "vocab_size": found["vocab_size"]}
+        found = read_run_record(folder).get("origin", {})  # a reading has none
+        theirs = {"convert": found.get("source"), "vocab_size": found.get("vocab_size")}
         _same_run(folder, theirs, asked)
     else:
         convert(plan.convert, folder, plan.vocab_size)

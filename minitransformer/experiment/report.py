@@ -326,7 +326,7 @@ def _closer_look(folder: Path, split: str) -> str:
 
 
 def _finished_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` says, after a look at everything that a report needs."""
+    """What `run.json` says, after a look at the records that a report is made from."""
     record, path = read_run_record(folder), folder / "run.json"
     for key in ("name", "seed", "machine", "seconds", "tokens_per_second"):
         if key not in record:
