@@ -86,6 +86,7 @@ def _checked(rows: _Rows, columns: Sequence[str], unlabelled: bool) -> _Columns:
             place = where
             row = json.loads(found) if isinstance(found, str) else found
             pairs.append(_pair(row, columns, {"-1": -1} if unlabelled else _CLASSES))
+            place = f"after {where}"
     except json.JSONDecodeError as error:
         raise ValueError(f"{place} is not JSON: {error.msg}") from None
     except Exception as error:
@@ -108,7 +109,7 @@ def read_table(
     """The texts and labels in a CSV, TSV, JSON lines or Parquet file with named columns.
 
     Raises:
-        ValueError: one sentence that names the file, and the line or row that is wrong.
+        ValueError: one sentence that names the file, and where in it something is wrong.
     """
     path = Path(path).expanduser()
     try:
@@ -163,7 +164,7 @@ def load_table(title: str, name: str, split: str, column: str) -> tuple[list[str
             files = _split_files(mirror / name, split)
             parts = [read_table(path, [column], unlabelled) for path in files]
         else:
-            from datasets import load_dataset  # here, because it takes seconds to import
+            from datasets import load_dataset  # here, as it takes seconds to import
 
             rows = _arrow_rows(load_dataset(name, split=split).data.table)
             parts = [_checked(rows, [column], unlabelled)]

@@ -86,6 +86,19 @@ def test_training_settings_check_their_ranges() -> None:
     TrainingConfig(device="cuda:1", batch_size=8, micro_batches=8, max_grad_norm=math.inf)
 
 
+@settings("tray")
+class Tray:
+    """Settings with a list, whose places are not those of the settings."""
+
+    rows: list[int]
+    heat: float = 180.0
+
+
+def test_the_place_in_a_list_is_named() -> None:
+    for tray in (lambda: Tray([0, "x"]), lambda: Tray(rows=[0, "x"])):
+        assert refused(tray) == "tray.rows.1 must be a valid integer, got 'x'"
+
+
 def test_the_parts_of_a_run_fit_each_other() -> None:
     model, toy = ModelConfig(vocab_size=9), DataConfig("toy")
     twice, other = TrainingConfig(r_drop=1.0), DataConfig("toy", tokenizer="a")

@@ -31,6 +31,9 @@ def test_read_table():
         table.write_text("text,label\nfine,1\ndull,-1\n", encoding="utf-8")
         with pytest.raises(ValueError, match=r"mine.csv cannot be read: line 3: label must .* got '-1'"):
             read_table(table)
+        table.write_text('text,label\nfine,1\n"dull"x,0\n', encoding="utf-8")
+        with pytest.raises(ValueError, match="mine.csv cannot be read: after line 2: "):
+            read_table(table)
         assert read_table(write_split(folder, "x", "text", [-1, -1]), unlabelled=True)[1] == [-1, -1]
 
 

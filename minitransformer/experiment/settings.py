@@ -55,8 +55,9 @@ def _refusal(kind: Any, key: str, error: ValidationError) -> str:
     if first["type"] == "value_error":  # from a check of our own, which names it all
         return str(first["ctx"]["error"])
     names: dict[Any, Any] = dict(enumerate(item.name for item in fields(kind)))
-    where = (names.get(part, part) for part in first["loc"])  # a value may come unnamed
-    name = ".".join(str(part) for part in (key, *where) if part != "")
+    at, *inside = first["loc"]  # its name, or its number if the value came unnamed
+    where = (key, names.get(at, at), *inside)
+    name = ".".join(str(part) for part in where if part != "")
     if not first["msg"].startswith("Input should"):
         return f"{name}: {first['msg'].lower()}"
     return f"{name} {first['msg'].replace('Input should', 'must')}, got {first['input']!r}"
@@ -182,7 +183,7 @@ class TrainingConfig:
 
 @settings()
 class RunConfig:
-    """All that decides a run: on the same machine and versions, the same values, the same run.
+    """All that decides a run: the same machine, versions and values (`minutes` aside), the same run.
 
     `initial` names the folder of a pretrained encoder, which brings weights and tokenizer.
     `model.vocab_size` is an upper bound; a saved config holds the size that its words needed.
@@ -199,7 +200,7 @@ class RunConfig:
     def _parts_fit_each_other(self) -> "RunConfig":
         _check_model(self.model)
         twice, own = self.training.r_drop, self.data.tokenizer
-        differ = twice == 0 or self.model.dropout > 0  # without dropout, two passes are one
+        differ = twice == 0 or self.model.dropout > 0  # without it, two passes are one
         _require(differ, "training.r_drop", twice, "0 where model.dropout is 0")
         one = self.initial is None or own is None
         allowed = "null where initial is given, which brings its own"
