@@ -354,6 +354,19 @@ def test_fit_resumes_in_the_middle_of_an_epoch_bit_for_bit() -> None:
     assert resumed == ["2", "2", "3", "4", "4"], f"resumed after {resumed}"
 
 
+def test_slow_steps_are_saved_by_the_clock() -> None:
+    config = short_run(checkpoint_every=1000, micro_batches=2)
+    with tempfile.TemporaryDirectory() as base, redirect_stdout(StringIO()) as out:
+        whole, parts = Path(base, "whole"), Path(base, "parts")
+        fit(config, whole)
+        slow = map(float, range(0, 99999, 301)).__next__  # seconds from look to look
+        with mock.patch.object(time, "perf_counter", slow):
+            interrupted_fit(config, parts, 10)
+        fit(config, parts, resume=True)
+        assert what_came(parts) == what_came(whole)
+    assert "going on after step 5" in out.getvalue(), "an epoch has three"
+
+
 def short_reading(**changes: object) -> PretrainConfig:
     size = ModelConfig(200, 8, 2, 12, num_layers=1, max_length=24)
     settings = {"batch_size": 64, "learning_rate": 3e-3, "checkpoint_every": 9}

@@ -173,12 +173,16 @@ def _ahead(items: Iterable[Any], count: int = 2) -> Iterator[Any]:
             yield item
 
 
+_LONGEST_UNSAVED = 300.0  # seconds of work that an interruption may cost
+
+
 def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[], object]) -> None:
     """Train until all epochs are done, and validate after each; `save` is called when a checkpoint is due."""
     settings, steps = job.config.training, len(job.loader)
     total = steps * settings.epochs
     monitor = _Monitor(folder, settings.tensorboard, state.step, total)
-    wall = time.perf_counter() - state.seconds
+    saved = time.perf_counter()
+    wall = saved - state.seconds
     busy = time.process_time() - state.cpu_seconds
     try:
         while state.step < total:
@@ -190,15 +194,19 @@ def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[],
                 how = (settings, total, job.objective)
                 unread.append(_measured_step(state, batch, *how))
                 monitor.bar.update()
-                last, due = (state.step % every == 0 for every in (steps, settings.checkpoint_every))
+                last = state.step % steps == 0
+                late = time.perf_counter() - saved > _LONGEST_UNSAVED
+                due = late or state.step % settings.checkpoint_every == 0
                 if unread[-1][1] or last or due:
                     _read(state, unread, monitor, settings)
                     state.seconds = time.perf_counter() - wall
                     state.cpu_seconds = time.process_time() - busy
                 if due and not last:
                     save()
+                    saved = time.perf_counter()
             _end_epoch(state, job, monitor, epoch + 1)
             save()
+            saved = time.perf_counter()
     finally:
         monitor.close()
 

@@ -152,7 +152,7 @@ class TrainingConfig:
     `disagreement` of the two answers. After `max_skipped` updates in a row without a finite
     loss and gradient the run stops. With `minutes`, `epochs` becomes what fits into them on
     the device at hand. Every `log_every`-th update gets a record, every
-    `checkpoint_every`-th, and the last of an epoch, a checkpoint.
+    `checkpoint_every`-th, the last of an epoch, and the first after five minutes, a checkpoint.
     """
 
     epochs: _AtLeastOne = 1
