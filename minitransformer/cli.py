@@ -30,7 +30,7 @@ SHIPPED = Path(minitransformer.__file__).parents[1] / "book" / "runs" / "shipped
 
 
 def _report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
-    """Print how the model of a run folder does on a split, and count the reading, unless the model is the shipped one."""
+    """Print how the model of a run folder does on a split; count the reading, unless it is the shipped one or has no record."""
     foreign = Path(folder).resolve() != SHIPPED.resolve()
     keep = foreign and Path(folder, "run.json").is_file()
     source, metrics, answers = _measure_split(folder, split, keep)
@@ -49,7 +49,7 @@ def _report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
 
 # chapters/workshop_command_line.md · Texts that others send
 def _lines_of(stream: BufferedIOBase) -> Iterator[list[str]]:
-    """The lines of a stream without their ends, as many at once as have come."""
+    """The lines of a stream without their ends (the last may keep its own), as many at once as have come."""
     rest = b""
     while chunk := stream.read1(1 << 14):
         *lines, rest = re.split(rb"\r{0,2}\n|\r(?!\r?\Z)", rest + chunk)
