@@ -266,7 +266,7 @@ def _weight_files(path: Path) -> list[Path]:
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(places.values()))
-        inside = all(Path(name).name == name for name in names)
+        inside = all(Path(n).name == n not in ("", "..") for n in names)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{index} is not the index of a model's files") from None
     if not inside:

@@ -181,12 +181,14 @@ def test_gain_of_runs():
     # by sentence 0, 1/2, 1, 1/2: deviation √(1/6), over four sentences
     assert gain == 0.5 and abs(by_seeds - 4.3027 * math.sqrt(1 / 32)) < 1e-4
     assert abs(by_sentences - 1.96 * math.sqrt(1 / 6) / 2) < 1e-9
+    # a third run, 2/4 right: squares add to 1/32 and 2/16 over three degrees of freedom
+    gain, by_seeds, _ = gain_of_runs(before, np.vstack([after, [[1, 1, 0, 0]]]))
+    pooled = math.sqrt((1 / 32 + 2 / 16) / 3)
+    assert math.isclose(gain, 0.375)
+    assert abs(by_seeds - 3.1824 * pooled * math.sqrt(1 / 2 + 1 / 3)) < 1e-4
     for wrong in (after[:, :3], after[:1]):
-        try:
+        with pytest.raises(ValueError, match="runs at least 2, sentences equal"):
             gain_of_runs(before, wrong)
-            raise AssertionError(wrong.shape)
-        except ValueError as error:
-            assert "equal shapes" in str(error)
 
 
 # chapters/day10_report.md · What a reading leaves behind

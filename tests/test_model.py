@@ -293,6 +293,7 @@ def test_broken_shards_are_refused() -> None:
             ("[]", "is not the index"),
             ("{", "is not the index"),
             ('{"weight_map": {"a": "../x"}}', "outside its folder"),
+            ('{"weight_map": {"a": ".."}}', "outside its folder"),
             (json.dumps(twice), "each once"),
         ):
             (folder / "model.safetensors.index.json").write_text(text)

@@ -182,7 +182,7 @@ def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[],
     total = steps * settings.epochs
     monitor = _Monitor(folder, settings.tensorboard, state.step, total)
     saved = time.perf_counter()
-    wall = saved - state.seconds
+    wall = saved - state.seconds  # a resumed clock goes on
     busy = time.process_time() - state.cpu_seconds
     try:
         while state.step < total:
@@ -197,7 +197,7 @@ def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[],
                 last = state.step % steps == 0
                 late = time.perf_counter() - saved > _LONGEST_UNSAVED
                 due = late or state.step % settings.checkpoint_every == 0
-                if unread[-1][1] or last or due:
+                if unread[-1][1] or last or due:  # [1]: what was measured
                     _read(state, unread, monitor, settings)
                     state.seconds = time.perf_counter() - wall
                     state.cpu_seconds = time.process_time() - busy

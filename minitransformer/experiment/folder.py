@@ -220,7 +220,7 @@ def _file_digest(path: Path) -> dict[str, str]:
     files, found = _weight_files(path), hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
-            hashlib.file_digest(content, lambda: found)
+            hashlib.file_digest(content, lambda: found)  # adds to the one hash
     return {"file": ", ".join(file.name for file in files), "sha256": found.hexdigest()}
 
 

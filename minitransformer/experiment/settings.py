@@ -105,7 +105,7 @@ class DataConfig:
 
     Attributes:
         name: "sst2", "toy" for the generated reviews, or "files".
-        min_frequency: a word that the training texts hold this often is in the vocabulary.
+        min_frequency: how often the training texts must hold a word to give it an id.
         train_size: so many training examples, drawn at random; None takes them all.
         group_by_length: whether texts of similar length share a batch, to save padding.
         tokenizer: a folder with a `tokenizer.json`; None makes a vocabulary of words.
@@ -151,8 +151,9 @@ class TrainingConfig:
     `r_drop` above 0 each batch passes twice, and the loss grows by so many times the
     `disagreement` of the two answers. After `max_skipped` updates in a row without a finite
     loss and gradient the run stops. With `minutes`, `epochs` becomes what fits into them on
-    the device at hand. Every `log_every`-th update gets a record, every
-    `checkpoint_every`-th, the last of an epoch, and the first after five minutes, a checkpoint.
+    the device at hand. Every `log_every`-th update gets a record. A
+    checkpoint is due every `checkpoint_every` updates, at an epoch's end, and five
+    minutes after the last one.
     """
 
     epochs: _AtLeastOne = 1
@@ -183,7 +184,9 @@ class TrainingConfig:
 
 @settings()
 class RunConfig:
-    """All that decides a run: the same machine, versions and values (`minutes` aside), the same run.
+    """All that decides a run.
+
+    The same machine, versions, files and values (`minutes` aside) give the same run.
 
     `initial` names the folder of a pretrained encoder, which brings weights and tokenizer.
     `model.vocab_size` is an upper bound; a saved config holds the size that its words needed.
