@@ -11,15 +11,16 @@ function makeEncoder() {
   const CHINESE = /[\u4e00-\u9fff\u3400-\u4dbf\u{20000}-\u{2a6df}\u{2a700}-\u{2b73f}\u{2b740}-\u{2b81f}\u{2b920}-\u{2ceaf}\uf900-\ufaff\u{2f800}-\u{2fa1f}]/gu;
   const LETTER = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
 
-  /** What the library `tokenizers` does before it cuts: replacements, clean text, no accents, lower case. */
+  /** What the library `tokenizers` does before it cuts: clean text, no accents, lower case, replacements. */
   function normalize(text, replacements) {
-    for (const [pattern, content] of replacements) {
-      const source = pattern.replaceAll("\\w", LETTER).replaceAll("\\b", `(?!${LETTER})`);
-      text = text.replace(new RegExp(source, "gu"), () => content);
-    }
     text = text.replace(/[\t\n\r]/g, " ").replace(/[\ufffd\p{Cc}\p{Cf}\p{Co}]/gu, "").replace(/[\p{Z}]/gu, " ");
     text = text.replace(CHINESE, " $& ").normalize("NFD").replace(/\p{Mn}/gu, "");
-    return Array.from(text, (letter) => letter.toLowerCase()).join(""); // letter by letter: no final sigma
+    text = Array.from(text, (letter) => letter.toLowerCase()).join(""); // letter by letter: no final sigma
+    for (const [pattern, content] of replacements) {
+      const source = pattern.replace("(?i)", "").replaceAll("\\w", LETTER).replaceAll("\\b", `(?!${LETTER})`);
+      text = text.replace(new RegExp(source, pattern.startsWith("(?i)") ? "giu" : "gu"), () => content);
+    }
+    return text;
   }
 
   /** The longest known piece first; a word that cannot be cut is unknown as a whole. */

@@ -73,13 +73,13 @@ def rounded_weights(model: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def replacements(folder: Path) -> list[list[str]] | None:
-    """The replacements of a tokenizer of pieces before it cuts, as patterns for the page; None for one of words."""
+    """The replacements of a tokenizer of pieces after BERT's normalizer, as patterns for the page; None for one of words."""
     content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     if "model" not in content:
         return None
-    *replacing, last = content["normalizer"]["normalizers"]
-    if last["type"] != "BertNormalizer" or any(step["type"] != "Replace" for step in replacing):
-        raise ValueError(f"{folder}: the page knows replacements and then BERT's normalizer, not this one")
+    first, *replacing = content["normalizer"]["normalizers"]
+    if first["type"] != "BertNormalizer" or any(step["type"] != "Replace" for step in replacing):
+        raise ValueError(f"{folder}: the page knows BERT's normalizer and then replacements, not this one")
     return [
         [step["pattern"].get("Regex") or step["pattern"]["String"], step["content"]] for step in replacing
     ]

@@ -26,6 +26,7 @@ AWKWARD = [
     "  spaces\tand\u00a0no\u2003breaks\u200b ",
     "Großartig! ÇA VA? ΣΊΣΥΦΟΣ İstanbul ﬁne Ⅷ ½ x²",
     "it did n't work , does n't it ? didn't, wasn n'then",
+    "one<br />two<BR>three<br/ >four < b and br /> DO N'T -LRB- so -RRB-",
     "-lrb- a film -rrb- -LRB- A FILM -RRB-",
     "電影很好 この映画は 영화 हिन्दी فيلم جميل סרט",
     "👍🏽 👩‍👩‍👧‍👦 🇩🇪 :-) ¯\\_(ツ)_/¯ $5 €7 50% a_b __init__",
