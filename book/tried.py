@@ -47,7 +47,7 @@ def tried_table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        difference = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+        difference = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}".replace("-", "−")
         sides = f"{_side(row['before'])} | {_side(row['accuracies'])}"
         lines.append(f"| `{row['base']}` | {row['variant']} | {sides} | {difference} |")
     return "\n".join(lines)
@@ -58,4 +58,4 @@ def _side(accuracies: list[float]) -> str:
     if (n := len(accuracies)) == 1:
         return f"{100 * accuracies[0]:.1f} (1)"
     mean, half = mean_interval(accuracies)
-    return f"{100 * mean:.1f} ± {100 * half:.1f} ({n})"
+    return f"{100 * mean:.1f}\u00a0±\u00a0{100 * half:.1f} ({n})"  # no line ends inside

@@ -40,8 +40,9 @@ def test_the_interval_is_student_s_with_one_variance(tmp_path):
     one = tried(tmp_path, 0.87)  # a single run is taken to scatter as the base does
     half = t.ppf(0.975, 2) * (0.0004 * (1 / 3 + 1)) ** 0.5
     assert (one["low"], one["high"]) == pytest.approx((0.05 - half, 0.05 + half))
-    ends = f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}"
-    assert tried_table([one]).splitlines()[2] == f"| `b` | more | 82.0 ± 5.0 (3) | 87.0 (1) | {ends} |"
+    ends = f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}".replace("-", "\N{MINUS SIGN}")
+    line = f"| `b` | more | 82.0 ± 5.0 (3) | 87.0 (1) | {ends} |"
+    assert tried_table([one]).splitlines()[2].replace("\u00a0", " ") == line
 
 
 def test_every_recorded_change_has_its_base_and_a_commit():
