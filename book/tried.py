@@ -21,10 +21,15 @@ def commit(runs: Path = RUNS) -> str:
     return json.loads((runs / "tried.json").read_text(encoding="utf-8"))["commit"]
 
 
-def base_accuracies(runs: Path, base: str) -> list[float]:
-    """Validation accuracies of the recorded runs of a base: its folder, and those that end in _seed1, _seed2 and so on."""
+def seeds_of(base: str, runs: Path = RUNS) -> list[Path]:
+    """The recorded runs of a base: its folder, and those that end in _seed1, _seed2 and so on, if they are finished."""
     folders = [runs / base, *sorted(runs.glob(f"{base}_seed[0-9]"))]
-    return [last_validation(folder).accuracy for folder in folders if (folder / "run.json").is_file()]
+    return [folder for folder in folders if (folder / "run.json").is_file()]
+
+
+def base_accuracies(runs: Path, base: str) -> list[float]:
+    """Their validation accuracies."""
+    return [last_validation(folder).accuracy for folder in seeds_of(base, runs)]
 
 
 def tried_rows(runs: Path = RUNS) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 
 from book.press.floors import ROOT
 from book.sentence import SENTENCE
+from book.tried import seeds_of
 from minitransformer.cli import SHIPPED, main
 from minitransformer.data import sst2_is_present
 from minitransformer.evaluate import mean_interval, wilson_interval
@@ -28,11 +29,6 @@ from minitransformer.model import read_weights
 RUNS = sorted(path.parent for path in (ROOT / "book/runs").glob("**/run.json"))
 SCRATCH = ROOT / "book/runs/sst2_scratch"
 LARGEST = 16 * 2**20  # bytes that one file of the repository may hold
-
-
-def seeds_of(name):
-    """The recorded runs of a name: seed 0, and those that end in _seed1, _seed2 and so on."""
-    return [ROOT / "book/runs" / name, *sorted((ROOT / "book/runs").glob(f"{name}_seed?"))]
 
 
 def test_there_are_runs():
