@@ -232,14 +232,14 @@ def test_the_scripts_stay_small(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def live(browser):
-    """The widget with both models loaded."""
+def live(browser, tmp_path_factory):
+    """The widget with both models loaded, from a folder that no other process writes."""
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.on("request", lambda r: complaints.append(r.url) if r.url.startswith("http") else None)
-    page.goto(preview("live-model").as_uri())
+    page.goto(preview("live-model", tmp_path_factory.mktemp("live")).as_uri())
     page.locator("#live-model [data-load]").click()
     page.locator("#live-model [data-model=shipped] [data-probability]").wait_for(timeout=60_000)
     yield page
