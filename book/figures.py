@@ -36,7 +36,11 @@ def use_style() -> None:
 
 
 def canvas(width: float, height: float, scale: float = 0.8) -> Axes:
-    """An empty drawing area of `width` by `height` units, for diagrams made of boxes and arrows."""
+    """An empty drawing area of `width` by `height` units, for diagrams made of boxes and arrows.
+
+    A unit is `scale` inches, or less: no diagram is wider than a column, so that its letters keep their size.
+    """
+    scale = min(scale, 6.2 / width)
     _, ax = plt.subplots(figsize=(width * scale, height * scale))
     ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     ax.axis("off")

@@ -87,7 +87,7 @@ def _draw_curves(folder: Path) -> Path:
     """Training loss by step, and both accuracies by epoch, as `curves.svg`: equal runs give equal files."""
     steps, epochs = read_records(folder, "step"), read_records(folder, "epoch")
     path = folder / "curves.svg"
-    with _drawing(path, 8, 3) as figure:
+    with _drawing(path, 6.4, 2.6) as figure:
         left, right = figure.subplots(1, 2)
         left.plot([r["step"] for r in steps], [r["loss"] for r in steps], linewidth=0.8)
         left.set(xlabel="step", ylabel="training loss")
