@@ -30,12 +30,13 @@ _MODULES = [
 ]
 
 if TYPE_CHECKING:
+    import minitransformer.evaluate as evaluate
     from minitransformer.attention import *
     from minitransformer.bert import *
     from minitransformer.cli import *
     from minitransformer.data import *
     from minitransformer.encoder import *
-    from minitransformer.evaluate import *
+    from minitransformer.evaluate import *  # type: ignore[no-redef]
     from minitransformer.experiment.checkpoint import *
     from minitransformer.experiment.fit import *
     from minitransformer.experiment.folder import *
@@ -52,13 +53,14 @@ if TYPE_CHECKING:
     from minitransformer.schedule import *
     from minitransformer.tokenizer import *
     from minitransformer.train import *
+
 else:
 
     def __getattr__(name: str) -> object:
         """Look a public name up, module by module from the ground, so that `import minitransformer` stays light."""
         if name == "__all__":
             return __dir__()
-        if name in _MODULES:
+        if name in {module.partition(".")[0] for module in _MODULES}:
             return import_module(f"minitransformer.{name}")
         for module in _MODULES if not name.startswith("_") else []:
             if name in (found := import_module(f"minitransformer.{module}")).__all__:

@@ -72,7 +72,10 @@ def masked_softmax(
 
 # chapters/day02_multi_head_attention.md · Masks that depend on the query
 def causal_mask(length: int, device: torch.device | str | None = None) -> Bool[Tensor, "T T"]:
-    """True where the key comes no later than the query (paper, section 3.2.3)."""
+    """True where the key comes no later than the query (paper, section 3.2.3).
+
+    A module takes it with an axis in front, `mask[None]`: one for all sentences.
+    """
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
@@ -217,7 +220,7 @@ def attention_gradients(
     weights: Float[Tensor, "*B T S"],
     grad_out: Float[Tensor, "*B T Dv"],
 ) -> tuple[Float[Tensor, "*B T D"], Float[Tensor, "*B S D"], Float[Tensor, "*B S Dv"]]:
-    """The gradients of `scaled_dot_product_attention` by q, k and v, from its weights.
+    """The gradients of `scaled_dot_product_attention` from its weights; no dropout.
 
     Masks need no argument: a masked key has the weight zero, and so the gradient zero.
     """
@@ -233,7 +236,8 @@ class AttentionFunction(torch.autograd.Function):
     """`scaled_dot_product_attention` with its backward pass written out.
 
     Shapes: q `[..., T, D]`, k `[..., S, D]`, v `[..., S, Dv]`, leading axes the same;
-    the mask, or None, broadcasts to `[..., T, S]`. There is no second derivative.
+    the mask, or None, broadcasts to `[..., T, S]`. There is no second derivative,
+    and no autocast.
     """
 
     @staticmethod

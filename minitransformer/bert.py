@@ -281,12 +281,13 @@ def _casing(folder: Path) -> dict[str, bool | None]:
     return {n: config.get(first.get(n, n), says.get(n, value)) for n, value in casing.items()}
 
 
-def read_bert(folder: Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
+def read_bert(folder: str | Path) -> tuple[ModelConfig, list[str], dict[str, Tensor]]:
     """Config, vocabulary and weights (float32, under our names) in the folder of a BERT.
 
     Raises:
         ValueError: one sentence, if a file is missing, broken, or not that of a BERT.
     """
+    folder = Path(folder)
     config = config_from_bert(_json(folder / "config.json"))
     lines = _text(folder / "vocab.txt").removesuffix("\n").split("\n")  # no other character ends a line
     tokens = [line.removesuffix("\r") for line in lines]

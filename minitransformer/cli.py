@@ -50,11 +50,16 @@ def _report_evaluation(folder: str | Path, split: str, as_json: bool) -> None:
 # chapters/workshop_command_line.md · Texts that others send
 def _lines_of(stream: BufferedIOBase) -> Iterator[list[str]]:
     """The lines of a stream without their ends (the last may keep its own), as many at once as have come."""
-    rest = b""
+    rest = [b""]  # of a line, in the pieces that came
     while chunk := stream.read1(1 << 14):
-        *lines, rest = re.split(rb"\r{0,2}\n|\r(?!\r?\Z)", rest + chunk)
+        rest.append(chunk)
+        if not re.search(rb"[\r\n]", rest[-2][-2:] + chunk):
+            yield []
+            continue
+        *lines, last = re.split(rb"\r{0,2}\n|\r(?!\r?\Z)", b"".join(rest))
+        rest = [last]
         yield [line.decode(errors="surrogateescape") for line in lines]
-    yield [rest.decode(errors="surrogateescape")]
+    yield [b"".join(rest).decode(errors="surrogateescape")]
 
 
 def _read_texts(arguments: Sequence[str], stdin: object) -> Iterator[list[tuple[str, str]]]:
@@ -209,8 +214,10 @@ def _run_command(asked: argparse.Namespace, settings: list[str]) -> None:
         case "search":
             plan = load_search(asked.file)
             folder = asked.output or Path("runs", plan.name)
-            search(plan, folder, asked.seeds)
+            diverged = search(plan, folder, asked.seeds)
             print(markdown_table(summarize(folder)))
+            if diverged:
+                raise FloatingPointError(f"not in the table: {', '.join(diverged)}")
         case "reproduce":
             recipe = load_recipe(asked.file, settings)
             summary = reproduce(recipe, asked.output or Path("runs", recipe.name))
@@ -251,6 +258,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error):  # what PyTorch says as well, on every device
+            raise
+        reason = "the memory is not enough; try a smaller batch, or a smaller model"
+        print(f"minitransformer: {reason}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, FloatingPointError) as error:
         print("minitransformer:", " ".join(str(error).split()), file=sys.stderr)
         return 2

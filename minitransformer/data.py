@@ -173,7 +173,7 @@ def collate(items: Sequence[tuple[Sequence[int] | Tensor, int]], padding_id: int
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
-        "labels": torch.tensor([label for _, label in items]),
+        "labels": torch.tensor([label for _, label in items], dtype=torch.int64),
     }
 
 

@@ -124,7 +124,13 @@ class TokenEmbeddings(nn.Module):
 
 
 class TransformerEncoder(TokenEmbeddings):
-    """Ids in, one vector in context per token out (Vaswani et al., 2017, section 3.1)."""
+    """Ids in, one vector in context per token out (Vaswani et al., 2017, section 3.1).
+
+    The activation is "gelu" or "relu", positions are "learned" or "sinusoidal", and
+    norm_first gives pre-norm, with a LayerNorm at the end. embedding_norm and a
+    type_vocab_size above 0 are BERT's; fused uses PyTorch's kernels. Raises ValueError
+    for a setting that is not allowed.
+    """
 
     def __init__(
         self, vocab_size: int, d_model: int = 128, num_heads: int = 4, d_ff: int = 512,

@@ -127,14 +127,19 @@ class Prediction:
 def classify(
     model: nn.Module, tokenizer: WordTokenizer, texts: Sequence[str], batch_size: int = 32
 ) -> list[Prediction]:
-    """What a model of two labels says about texts, in their order; no answer depends on the other texts.
+    """What a model of two labels says about texts, in their order; in 32 bits no answer depends on the other texts.
 
     Probabilities are rounded to four digits. The batches hold texts of similar length.
+
+    Raises:
+        ValueError: if an answer of the model is not a finite number.
     """
     items = [(tokenizer.encode(text), place) for place, text in enumerate(texts)]
     items.sort(key=lambda item: len(item[0]))
     parts = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
     logits, places = predict(model, (collate(part, tokenizer.padding_id) for part in parts))
+    if not logits.isfinite().all():
+        raise ValueError("the model's answers are not finite: its weights are broken")
     likely = logits.softmax(-1).max(-1).values
     # within 2e-6 of where the fourth digit, or the label, changes
     shaky = ((likely * 1e4 % 1 - 0.5).abs() < 0.02) | (likely < 0.5 + 2e-6)
@@ -239,8 +244,14 @@ def difference_interval(first: Metrics, second: Metrics) -> tuple[float, float]:
 
 # chapters/day10_report.md · Four numbers instead of one
 def confusion_matrix(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> Int[Tensor, "K K"]:
-    """How often each label (row) was answered by each label (column)."""
-    size = len(LABELS)
+    """How often each label (row) was answered by each label (column).
+
+    Raises:
+        ValueError: if something else than 0 or 1 is among them.
+    """
+    size, both = len(LABELS), torch.stack([labels, predicted])
+    if not torch.isin(both, torch.arange(size)).all():
+        raise ValueError(f"labels must be 0 or 1, got {both.unique().tolist()}")
     places = torch.bincount(labels * size + predicted, minlength=size * size)
     return places.view(size, size)
 
@@ -298,7 +309,10 @@ def _group_names(record: dict[str, Any]) -> list[str]:
 
 
 def accuracy_by_group(records: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """For each group that occurs: its number of examples, and how many are right."""
+    """For each group that occurs: its number of examples, and how many are right.
+
+    A record says words (their number), negation, contrast and correct.
+    """
     found = {name: [0, 0] for name in _GROUPS}
     for record in records:
         for name in _group_names(record):

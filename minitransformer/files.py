@@ -18,6 +18,11 @@ _FILE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 # each row, or its JSON, after its place: "line 2", or "row 1" of a Parquet file
 _Rows = Iterator[tuple[str, Any]]
 
+_OPEN_QUOTE = (
+    'a quote (") at the beginning of a field reaches over a tab or a line end: '
+    "put the field in quotes, and write its own quotes twice"
+)
+
 
 def _rows_of(path: Path) -> _Rows:
     kind = path.suffix.lower()
@@ -31,7 +36,10 @@ def _rows_of(path: Path) -> _Rows:
         if kind in (".csv", ".tsv"):
             rows = csv.DictReader(file, delimiter="," if kind == ".csv" else "\t", strict=True)
             _no_column_twice(rows.fieldnames or [])
-            yield from ((f"line {rows.line_num}", row) for row in rows)
+            for row in rows:
+                if kind == ".tsv" and re.search(r"[\t\n]", "".join(map(str, row.values()))):
+                    raise ValueError(_OPEN_QUOTE)
+                yield f"line {rows.line_num}", row
         else:
             lines = enumerate(file, 1)
             yield from ((f"line {i}", line) for i, line in lines if line.strip())

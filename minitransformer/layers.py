@@ -237,6 +237,8 @@ def encoder_layer_gradients(
     mask: Tensor | None = None,
 ) -> tuple[Float[Tensor, "B T C"], dict[str, Tensor]]:
     """A post-norm layer's gradients by its input and parameters; GELU, no dropout."""
+    if layer.norm_first or layer.feed_forward.activation != "gelu":
+        raise ValueError("the layer must be post-norm, and its activation gelu")
     parts, heads = dict(layer.named_modules()), layer.self_attn.num_heads
     found: dict[str, Tensor] = {}
 

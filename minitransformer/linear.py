@@ -17,7 +17,8 @@ class LinearFunction(torch.autograd.Function):
     """`y = x Wᵀ + b` with its backward pass: `G W`, `Gᵀ X` and the column sums of `G`.
 
     Shapes: x `[..., I]`, weight `[O, I]`, bias `[O]` or None, y `[..., O]`.
-    Every leading axis is a batch axis. The backward pass has no derivative of its own.
+    Every leading axis is a batch axis. The backward pass has no derivative of its own,
+    and expects all tensors in one type: it is not for autocast.
     """
 
     @staticmethod

@@ -27,7 +27,11 @@ __all__ = [
 # chapters/day11_deeper.md · What BERT has and our encoder lacked
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything needed to build a model, checked field by field when it is made."""
+    """Everything needed to build a model, checked field by field when it is made.
+
+    That is what `TransformerEncoder` takes, the number of labels, and pooling: "cls"
+    (the first token's vector is judged) or "mean" (that of all).
+    """
 
     vocab_size: int
     d_model: int = 128
@@ -212,7 +216,7 @@ class TransformerForMaskedLM(TransformerForSequenceClassification):
 
 
 # chapters/day09_sprint.md · Weights and tokenizer from a folder
-def load_initial(model: PreTrained, path: Path) -> list[str]:
+def load_initial(model: PreTrained, path: str | Path) -> list[str]:
     """Fill `model` with what it shares with a pretrained model's safetensors file.
 
     All of the encoder must be there and fit; heads are taken where both have them.
@@ -234,14 +238,14 @@ def load_initial(model: PreTrained, path: Path) -> list[str]:
 
 
 # chapters/workshop_weights.md · Cut, and put together again
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of the several files that its index names.
 
     Raises:
         ValueError: one sentence, if a file is missing or broken.
     """
     found: dict[str, Tensor] = {}
-    for file in _weight_files(path):
+    for file in _weight_files(Path(path)):
         part = _read_file(file)
         if found.keys() & part.keys():
             index = f"{path}.index.json"

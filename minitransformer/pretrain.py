@@ -188,7 +188,8 @@ class MaskedLMObjective:
 
     def hide(self, batch: dict[str, Tensor], vocab_size: int, step: int) -> dict[str, Tensor]:
         """The batch as the model sees it, and what is asked of it, by places."""
-        dice = torch.Generator().manual_seed(1_000_003 * self.seed + step)
+        seed = 1_000_003 * (self.seed % 2**43) + step  # below 2^63, as PyTorch wants it
+        dice = torch.Generator().manual_seed(seed)
         ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
         seen, chosen = mask_tokens(ids, mask, vocab_size, self.rate, dice)
         places, known = chosen.flatten().nonzero()[:, 0], (labels >= 0).nonzero()[:, 0]

@@ -193,6 +193,15 @@ class WordPieceTokenizer(WordTokenizer):
         copy.enable_truncation(self.max_length)
         Path(path).write_text(copy.to_str(pretty=True) + "\n", encoding="utf-8")
 
+    @classmethod
+    def load(cls, path: str | Path) -> "WordPieceTokenizer":
+        """The tokenizer that `save` wrote; a missing or broken file is a ValueError."""
+        try:
+            backend = Tokenizer.from_file(str(path))
+            return cls(backend, int((backend.truncation or {})["max_length"]))
+        except Exception as error:  # the library raises nothing more precise
+            raise ValueError(f"{path} is not a saved tokenizer: {error}") from None
+
 
 def load_tokenizer(path: str | Path) -> WordTokenizer:
     """The tokenizer in a file, of whichever kind it is.
@@ -205,9 +214,5 @@ def load_tokenizer(path: str | Path) -> WordTokenizer:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         content = {}  # let WordTokenizer say what is wrong
-    if not isinstance(content, dict) or "model" not in content:
-        return WordTokenizer.load(path)
-    try:
-        return WordPieceTokenizer(Tokenizer.from_file(str(path)), int(content["truncation"]["max_length"]))
-    except Exception as error:  # the library raises nothing more precise
-        raise ValueError(f"{path} is not a saved tokenizer: {error}") from None
+    pieces = isinstance(content, dict) and "model" in content
+    return (WordPieceTokenizer if pieces else WordTokenizer).load(path)

@@ -60,6 +60,7 @@ def train_step(
     The gradient is that of the mean over the whole batch, however it is cut. With an `r_drop` above 0 each part
     passes twice, and `r_drop` times their `disagreement` is added (Liang et al., 2021), but not to the reported loss.
     A loss or gradient norm that is not finite skips the update: no weight changes, and the result says so.
+    `autocast` is auto, fp32, bf16 or fp16, which needs one `scaler` for all steps: a new one begins too high.
     Without `wait` the result is one that nobody has read (see `StepResult`).
     """
     device = next(model.parameters()).device
@@ -115,7 +116,8 @@ def _split_batch(batch: dict[str, Tensor], parts: int) -> Iterator[dict[str, Ten
     """
     size = len(batch["labels"])
     for rows in torch.arange(size).tensor_split(min(parts, size)):
-        longest = int(batch["attention_mask"][rows].sum(1).max())
+        seen = batch["attention_mask"][rows].any(0).nonzero()
+        longest = max(seen.flatten().tolist(), default=0) + 1
         yield {
             "input_ids": batch["input_ids"][rows, :longest],
             "attention_mask": batch["attention_mask"][rows, :longest],
@@ -201,7 +203,8 @@ def _update(
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     finite = loss.isfinite() & norm.isfinite()
-    if all(group.get("fused") for group in optimizer.param_groups):
+    adam = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
+    if adam and all(group.get("fused") for group in optimizer.param_groups):
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
         del optimizer.found_inf  # type: ignore[attr-defined]

@@ -123,6 +123,14 @@ def test_classify_names_label_and_probability() -> None:
     assert good.probability == round(1 / (1 + math.exp(-1)), 4)
     assert bad == Prediction("bad", LABELS[0], bad.probability)
     assert bad.probability > 0.85
+    broken = SecondToken()
+    broken.register_forward_hook(lambda module, inputs, out: out * torch.nan)
+    try:
+        classify(broken, tokenizer, ["good"])
+    except ValueError as error:
+        assert "not finite" in str(error)
+    else:
+        raise AssertionError("a broken model answers")
 
 
 # chapters/day07_experiments.md · Three runs and Student's t
@@ -227,6 +235,13 @@ def test_confusion_matrix() -> None:
     assert rows == [[2, 2], [1, 1]], "rows are the labels"
     rows = confusion_matrix(labels[:1], labels[:1]).tolist()
     assert rows == [[1, 0], [0, 0]], "labels that are absent count 0"
+    for wrong in (2, -1):
+        try:
+            confusion_matrix(torch.tensor([wrong]), labels[:1])
+        except ValueError as error:
+            assert f"got [{min(0, wrong)}, {max(0, wrong)}]" in str(error)
+        else:
+            raise AssertionError(f"{wrong} was counted as an answer")
 
 
 # chapters/day10_report.md · Does it know when it knows?

@@ -24,12 +24,13 @@ from minitransformer.experiment.folder import (
     FolderInUse,
     _answer_records,
     _append_record,
+    _earlier_run,
     _file_digest,
     _git,
     _in_use,
-    _open_run_folder,
     _origin,
     _record_evaluation,
+    _remove,
     _source_state,
     _write_atomically,
     _write_json,
@@ -108,10 +109,10 @@ def test_write_json() -> None:
 
 
 # chapters/workshop_runs.md · The folder of a run
-def test_open_run_folder_protects_an_earlier_run() -> None:
+def test_an_earlier_run_is_protected() -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base)
-        _open_run_folder(folder)
+        _earlier_run(folder)
         log, step = folder / "metrics.jsonl", {"kind": "step", "step": 1, "loss": 0.7}
         _append_record(log, step)
         _append_record(log, {"kind": "epoch", "epoch": 1})
@@ -121,17 +122,17 @@ def test_open_run_folder_protects_an_earlier_run() -> None:
         assert read_records(folder, "epoch") == [{"kind": "epoch", "epoch": 1}]
         (folder / "notes.txt").write_text("mine")
         with pytest.raises(ValueError, match=r"\(metrics.jsonl\): say --resume"):
-            _open_run_folder(folder)
-        _open_run_folder(folder, resume=True)
+            _earlier_run(folder)
+        _earlier_run(folder, resume=True)
         assert log.exists()
-        _open_run_folder(folder, overwrite=True)
+        _remove(_earlier_run(folder, overwrite=True))
         assert os.listdir(folder) == ["notes.txt"], "only the run's own files go"
 
 
-def test_open_run_folder_resumes_or_overwrites() -> None:
+def test_an_earlier_run_is_resumed_or_overwritten() -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base)
-        _open_run_folder(folder, resume=True)
+        _earlier_run(folder, resume=True)
         validation = asdict(Metrics(8, 0.75, 0.5))
         for epoch in (1, 2):
             _append_record(
@@ -153,11 +154,11 @@ def test_open_run_folder_resumes_or_overwrites() -> None:
             (folder / name).parent.mkdir()
             (folder / name).write_text("old")
         with pytest.raises(ValueError, match="either resumed or overwritten"):
-            _open_run_folder(folder, overwrite=True, resume=True)
-        _open_run_folder(folder, resume=True)
+            _earlier_run(folder, overwrite=True, resume=True)
+        _earlier_run(folder, resume=True)
         assert len(checkpoint_files(folder)) == 1, "a run that goes on keeps them"
         assert (folder / "tensorboard/events").exists()
-        _open_run_folder(folder, overwrite=True)
+        _remove(_earlier_run(folder, overwrite=True))
         assert not checkpoint_files(folder) and not (folder / "tensorboard").exists()
         assert (folder / "corpus/tokens.npy").exists(), "it is used again if it fits"
         assert not any((folder / name).exists() for name in _RUN_FILES)

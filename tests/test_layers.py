@@ -452,6 +452,14 @@ def test_encoder_layer_gradients_equal_autograd():
         mine = [grad_x, *(found[name] for name in names)]
         for name, ours, other in zip(("x", *names), mine, theirs, strict=True):
             assert torch.allclose(ours, other, rtol=0, atol=1e-12), name
+    for options in ({"activation": "relu"}, {"activation": "gelu", "norm_first": True}):
+        other = TransformerEncoderLayer(6, 3, 10, dropout=0.0, **options).double()
+        try:
+            encoder_layer_gradients(other, x, grad_out)
+        except ValueError as error:
+            assert "post-norm" in str(error)
+        else:
+            raise AssertionError(f"{options}: wrong gradients, without a word")
 
 
 def test_layer_norm_gradients_equal_autograd():

@@ -133,9 +133,12 @@ def test_load_tokenizer_knows_both_kinds():
         path = Path(folder, "tokenizer.json")
         for tokenizer in (words, pieces):
             tokenizer.save(path)
-            loaded = load_tokenizer(path)
-            assert type(loaded) is type(tokenizer) and loaded.max_length == tokenizer.max_length
-            assert loaded.encode("a fine film " * 9) == tokenizer.encode("a fine film " * 9)
+            for load in (load_tokenizer, type(tokenizer).load):
+                loaded = load(path)
+                assert type(loaded) is type(tokenizer)
+                assert loaded.max_length == tokenizer.max_length
+                text = "a fine film " * 9
+                assert loaded.encode(text) == tokenizer.encode(text)
         for text in ("{", "[]", '{"model": {"type": "WordPiece"}, "truncation": {"max_length": 9}}'):
             path.write_text(text)
             try:

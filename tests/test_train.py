@@ -173,6 +173,11 @@ def test_split_batch_loses_and_repeats_nothing() -> None:
         for piece in pieces:
             assert torch.equal(piece["attention_mask"], piece["input_ids"] != 0)
             assert piece["attention_mask"].any(0).all(), "a column of nothing but padding is left"
+    flipped = {name: value.flip(-1) for name, value in batch.items()}
+    words = [ids[ids != 0].tolist() for piece in _split_batch(flipped, 3) for ids in piece["input_ids"]]
+    assert words == [ids[ids != 0].tolist() for ids in flipped["input_ids"]], (
+        "a token was lost where padding stands on the left"
+    )
 
 
 # chapters/day06_engineering.md · Autocast: who computes in which type?
@@ -284,6 +289,16 @@ def test_a_skipped_step_halves_the_scale() -> None:
         again = train_step(model, small_batch(), optimizer, 1.0, 18, 1, dtype, scaler)
         assert not again.skipped and not torch.equal(before[0], next(model.parameters()))
         assert scaler.get_scale() == scale, "one skip halves the scale"
+    for fused in (False, True):  # a first step that is skipped leaves no sum undefined
+        model = small_model().float()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=fused)
+        before = [weight.detach().clone() for weight in model.parameters()]
+        sick = model.classifier.register_forward_hook(lambda m, i, out: out * torch.nan)
+        assert train_step(model, small_batch(), optimizer).skipped
+        sick.remove()
+        train_step(model, small_batch(), optimizer)
+        for weight, old in zip(model.parameters(), before, strict=True):
+            assert (weight - old).abs().max() <= 0.11, "a step of 0.1, clipped to 1"
 
 
 def test_train_step_trains_in_every_type() -> None:

@@ -328,7 +328,11 @@ def tests_text(module: str, unit: Unit, book: Book) -> str:
 def package_text(book: Book) -> str:
     """The package's front door: every public name, imported only when it is asked for."""
     modules = [module for module in FLOORS if module in book.modules]
-    stars = "\n".join(f"    from {PACKAGE}.{module} import *" for module in modules) or "    pass"
+    stars = ""
+    for module in modules:
+        both = module in book.modules[module].definitions  # a name of both is the module's
+        stars += f"    import {PACKAGE}.{module} as {module}\n" if both else ""
+        stars += f"    from {PACKAGE}.{module} import *{'  # type: ignore[no-redef]' if both else ''}\n"
     return f'''{GENERATED}"""A Transformer encoder written by hand: the package that the chapters of *Twelve days to a Transformer* export."""
 
 from importlib import import_module
@@ -337,14 +341,14 @@ from typing import TYPE_CHECKING
 _MODULES = {modules!r}
 
 if TYPE_CHECKING:
-{stars}
+{stars or "    pass"}
 else:
 
     def __getattr__(name: str) -> object:
         """Look a public name up, module by module from the ground, so that `import {PACKAGE}` stays light."""
         if name == "__all__":
             return __dir__()
-        if name in _MODULES:
+        if name in {{module.partition(".")[0] for module in _MODULES}}:
             return import_module(f"{PACKAGE}.{{name}}")
         for module in _MODULES if not name.startswith("_") else []:
             if name in (found := import_module(f"{PACKAGE}.{{module}}")).__all__:
@@ -361,11 +365,15 @@ def main_text() -> str:
     return f'''{GENERATED}"""`python -m {PACKAGE}` is the command `{PACKAGE}`."""
 
 import io
+import os
 import sys
 
 
 def main() -> int:
     """The command; an interruption is a sentence also while PyTorch is still being loaded."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does: a letter that the terminal lacks stops nothing
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

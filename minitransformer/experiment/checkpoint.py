@@ -204,8 +204,9 @@ def restore(folder: Path, state: TrainingState, ours: dict[str, Any]) -> bool:
                 )
             os.truncate(log, size)  # last, when nothing else can go wrong
             return True
-        except (ValueError, KeyError) as error:
-            problem = str(error)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            known = isinstance(error, ValueError)
+            problem = str(error) if known else f"{path} is damaged: {error!r}"
             print(f"warning: {problem}", file=sys.stderr)
     if files:
         raise ValueError(

@@ -19,9 +19,10 @@ from minitransformer.evaluate import Metrics, predict
 from minitransformer.experiment.checkpoint import TrainingState, _same_run, restore, save_checkpoint
 from minitransformer.experiment.folder import (
     _append_record,
+    _earlier_run,
     _in_use,
-    _open_run_folder,
     _origin,
+    _remove,
     _source_state,
     _write_json,
     _writing,
@@ -44,7 +45,12 @@ from minitransformer.experiment.settings import (
     _save_settings,
     read_settings,
 )
-from minitransformer.model import TransformerForMaskedLM, TransformerForSequenceClassification, load_initial
+from minitransformer.model import (
+    TransformerForMaskedLM,
+    TransformerForSequenceClassification,
+    _require,
+    load_initial,
+)
 from minitransformer.schedule import _SCHEDULES
 from minitransformer.train import StepResult, _flat_weights, choose_autocast, choose_device, make_scaler
 
@@ -204,8 +210,9 @@ def _run_epochs(state: TrainingState, job: Job, folder: Path, save: Callable[[],
                 if due and not last:
                     save()
                     saved = time.perf_counter()
-            _end_epoch(state, job, monitor, epoch + 1)
+            found = _end_epoch(state, job, monitor, epoch + 1)
             save()
+            tqdm.write(found)  # when it is safe, should nobody read this
             saved = time.perf_counter()
     finally:
         monitor.close()
@@ -226,15 +233,15 @@ def _read(state: TrainingState, unread: list, monitor: _Monitor, settings: Train
     unread.clear()
 
 
-def _end_epoch(state: TrainingState, job: Job, monitor: _Monitor, epoch: int) -> None:
-    """Validate, record and print what an epoch brought."""
+def _end_epoch(state: TrainingState, job: Job, monitor: _Monitor, epoch: int) -> str:
+    """Validate, record and say in a line what an epoch brought."""
     trained = state.end_epoch()
     validated = job.objective.evaluate(state.outcome, job.measuring)
     metrics = {"train": asdict(trained), "validation": asdict(validated)}
     monitor.record("epoch", state.step, {"epoch": epoch, **metrics})
     skipped = f", {state.skipped} steps skipped so far" if state.skipped else ""
     epochs, loss = job.config.training.epochs, trained.loss
-    tqdm.write(f"epoch {epoch}/{epochs}: training loss {loss:.3f}, validation {validated}{skipped}")
+    return f"epoch {epoch}/{epochs}: training loss {loss:.3f}, validation {validated}{skipped}"
 
 
 # chapters/workshop_runs.md · Kill it and go on
@@ -249,9 +256,11 @@ def fit(
     with _in_use(folder) as folder:
         device = choose_device(config.training.device)
         config = _settled(config, device, folder, resume)
-        _open_run_folder(folder, overwrite, resume)
+        _not_from_itself(config, folder)
+        earlier = _earlier_run(folder, overwrite, resume)
         job = _prepare(config, folder)
-        if config.training.minutes and not (folder / "config.yaml").is_file():
+        begun = resume and (folder / "config.yaml").is_file()
+        if config.training.minutes and not begun:
             job = _within_minutes(job, device)
         ours = identity(job)
         if resume and (folder / "run.json").exists():
@@ -259,6 +268,7 @@ def fit(
             print(f"the run in {folder} is finished")
             return last_validation(folder)
         state = _begin(job.config, device)
+        _remove(earlier)  # now that the new run can begin
         if resume and restore(folder, state, ours):
             print(f"going on after step {state.step}")
         _announce(job, folder, device)
@@ -271,6 +281,14 @@ def fit(
         _run_epochs(state, job, folder, save)
         _finish(folder, job, state)
         return last_validation(folder)
+
+
+def _not_from_itself(config: Any, folder: Path) -> None:
+    """Refuse a run that starts from the folder which it would replace."""
+    for name in ("initial", "data.tokenizer"):
+        value = _flat(asdict(config)).get(name)
+        itself = value is not None and Path(value).resolve() == folder.resolve()
+        _require(not itself, name, value, "another folder than the run's own")
 
 
 def _settled(config: Any, device: torch.device, folder: Path, resume: bool) -> Any:
@@ -319,6 +337,12 @@ def _announce(job: Job, folder: Path, device: torch.device) -> None:
 def _finish(folder: Path, job: Job, state: TrainingState) -> None:
     """Write the answers on the validation examples, the trained model, and the run's provenance, in this order."""
     model: Any = state.outcome
+    sound = all(weight.isfinite().all() for weight in model.parameters())
+    if not sound or 0 < state.step == state.skipped:
+        raise FloatingPointError(
+            f"the run has no model to save: {state.skipped} of {state.step} steps were skipped, because loss or gradient "
+            "was not finite; try a smaller learning rate or a longer warm-up"
+        )
     if isinstance(job.objective, Classification):
         logits, labels = predict(model, job.measuring)
         positive = logits.softmax(-1)[:, 1].tolist()

@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -138,8 +138,8 @@ def checkpoint_files(folder: str | Path) -> list[Path]:
     return sorted(Path(folder, "checkpoints").glob("step_*.safetensors"))
 
 
-def _open_run_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
-    """Replace an earlier run in a folder, keep it, or refuse because of it."""
+def _earlier_run(folder: Path, overwrite: bool = False, resume: bool = False) -> list[Path]:
+    """The files of an earlier run in a folder that `overwrite` replaces; a ValueError if nobody said what becomes of it."""
     if overwrite and resume:
         raise ValueError("a run is either resumed or overwritten: give one of --resume and --overwrite")
     old = [folder / name for name in _RUN_FILES if (folder / name).exists()]
@@ -148,10 +148,14 @@ def _open_run_folder(folder: Path, overwrite: bool = False, resume: bool = False
             f"{folder} already holds a run ({old[0].name}): say --resume to go on with it, "
             "--overwrite to replace it, or name another folder"
         )
-    if overwrite:
-        for path in [*old, *checkpoint_files(folder)]:
-            path.unlink()
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    curves = [path for path in [folder / "tensorboard"] if path.is_dir()]
+    return [*old, *checkpoint_files(folder), *curves] if overwrite else []
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove files, and folders with all that is in them."""
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 # chapters/workshop_runs.md · Where a number comes from

@@ -189,18 +189,26 @@ def _kept_corpus(examples: Examples, tokenizer: WordTokenizer, folder: Path) -> 
     words = hashlib.sha256("\n".join(tokenizer.vocabulary.tokens).encode()).hexdigest()
     wanted = {**_described(examples), "vocabulary_sha256": words}
     note, names = folder / "corpus.json", ("tokens", "spans", "labels")
-    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != wanted:
+
+    def read() -> Corpus:
+        if json.loads(note.read_text(encoding="utf-8")) != wanted:
+            raise ValueError(f"{note} belongs to another corpus")
+        files = (folder / f"{name}.npy" for name in names)
+        how: Any = {"mmap_mode": "r", "allow_pickle": False}
+        tokens, spans, labels = (np.load(file, **how) for file in files)
+        return Corpus(tokens, spans, labels, examples.source)
+
+    try:
+        return read()
+    except (OSError, ValueError, EOFError):  # not there, of other texts, or damaged
         folder.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True)
-        corpus = build_corpus(examples, tokenizer)
-        for name in names:
-            with _writing(folder / f"{name}.npy"):
-                np.save(folder / f"{name}.npy", getattr(corpus, name))
-        _write_json(note, wanted)
-    files = (folder / f"{name}.npy" for name in names)
-    how: Any = {"mmap_mode": "r", "allow_pickle": False}
-    tokens, spans, labels = (np.load(file, **how) for file in files)
-    return Corpus(tokens, spans, labels, examples.source)
+    corpus = build_corpus(examples, tokenizer)
+    for name in names:
+        with _writing(folder / f"{name}.npy"):
+            np.save(folder / f"{name}.npy", getattr(corpus, name))
+    _write_json(note, wanted)
+    return read()
 
 
 def _flat(values: dict[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:

@@ -166,6 +166,9 @@ class RecipeConfig:
         return self
 
 
+_MAY_DIFFER = {"vocab_size", "dropout", "fused", "num_labels", "pooling"}
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig:
     """Read a recipe from a YAML file, and check the settings of all its stages before any work is done.
 
@@ -174,10 +177,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
     """
     plan, here = read_settings(RecipeConfig, path, overrides), Path(path).parent
     plan = replace(plan, train=str(here / plan.train))
-    read_settings(RunConfig, plan.train, ["--seed", str(plan.seeds[0])])
+    run = read_settings(RunConfig, plan.train, ["--seed", str(plan.seeds[0])])
     if plan.pretrain is not None:
         plan = replace(plan, pretrain=str(here / plan.pretrain))
-        read_settings(PretrainConfig, str(plan.pretrain))
+        reading = read_settings(PretrainConfig, str(plan.pretrain))
+        theirs, ours = asdict(reading.model), asdict(run.model)
+        for name in [name for name in theirs if name not in _MAY_DIFFER]:
+            wanted = f"{theirs[name]!r}, as in {plan.pretrain}"
+            same = ours[name] == theirs[name]
+            _require(same, f"{plan.train}: model.{name}", ours[name], wanted)
     return plan
 
 
@@ -282,7 +290,12 @@ def reproduce(plan: RecipeConfig, folder: str | Path) -> Path:
         _make_encoder(plan, folder)
         runs = [_run_of_seed(plan, folder, seed) for seed in plan.seeds]
         chosen = best_run(runs)
-        others = [run.name for run in runs if run != chosen and "test" in read_evaluations(run)]
+        every = [record.parent for record in sorted(folder.glob("seed*/run.json"))]
+        others = [
+            run.name
+            for run in every  # also of seeds that are not asked for today
+            if run != chosen and "test" in read_evaluations(run)
+        ]
         if others:
             raise ValueError(
                 f"{folder}: the test split has been read with {others[0]}, and now {chosen.name} is best on validation; a "

@@ -12,7 +12,8 @@ from pydantic import Field
 from minitransformer.evaluate import mean_interval
 from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import FolderInUse, last_validation, read_run_record
-from minitransformer.experiment.settings import RunConfig, _Name, _Seeds, read_settings, settings
+from minitransformer.experiment.settings import RunConfig, _keys, _Name, _Seeds, read_settings, settings
+from minitransformer.model import _require
 
 __all__ = ["SearchConfig", "load_search", "markdown_table", "search", "summarize"]
 
@@ -50,23 +51,34 @@ def load_search(path: str | Path) -> SearchConfig:
 def _variant_config(plan: SearchConfig, variant: str, seed: int) -> RunConfig:
     """The settings of one run of a search: the base, with the variant's changes, under the variant's name."""
     changes = [f"--{key}={value}" for key, value in plan.variants[variant].items()]
+    for key in plan.variants[variant]:
+        allowed = [name for name in _keys(RunConfig) if name not in ("name", "seed")]
+        known, some = key in allowed, f"one of {', '.join(allowed)}"
+        _require(known, f"variant {variant!r}: the setting", key, some)
     try:
         return read_settings(RunConfig, plan.base, ["--name", variant, "--seed", str(seed), *changes])
     except ValueError as error:
         raise ValueError(f"variant {variant!r}: {error}") from None
 
 
-def search(plan: SearchConfig, folder: str | Path, seeds: Sequence[int] | None = None) -> None:
+def search(plan: SearchConfig, folder: str | Path, seeds: Sequence[int] | None = None) -> list[str]:
     """Train every variant with every seed, each into its own folder; runs that are finished are kept.
 
     An interrupted search goes on where it was. Several processes share the work: what one is at, others pass over.
+    Returns the names of the runs that diverged, which the others do without.
     """
+    diverged = []
     for seed in plan.seeds if seeds is None else seeds:
         for variant in plan.variants:
+            run = Path(folder, f"{variant}_seed{seed}")
             try:
-                fit(_variant_config(plan, variant, seed), Path(folder, f"{variant}_seed{seed}"), resume=True)
+                fit(_variant_config(plan, variant, seed), run, resume=True)
             except FolderInUse as busy:
                 print(f"passed over: {busy}", file=sys.stderr)
+            except FloatingPointError as error:
+                print(f"diverged: {run.name}: {error}", file=sys.stderr)
+                diverged.append(run.name)
+    return diverged
 
 
 # chapters/workshop_reports.md · A table of many runs

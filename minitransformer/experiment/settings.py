@@ -74,8 +74,8 @@ _Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _different(seeds: list[int]) -> list[int]:
-    different = 0 < len(seeds) == len(set(seeds))
-    _require(different, "seeds", seeds, "different numbers, one at least")
+    different = 0 < len(seeds) == len({seed for seed in seeds if 0 <= seed < 2**63})
+    _require(different, "seeds", seeds, "different numbers from 0, one at least")
     return seeds
 
 
@@ -157,7 +157,7 @@ class TrainingConfig:
     """
 
     epochs: _AtLeastOne = 1
-    minutes: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    minutes: Annotated[float | None, Field(gt=0, le=1e6)] = None
     batch_size: _AtLeastOne = 64
     micro_batches: _AtLeastOne = 1
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-4
@@ -275,6 +275,9 @@ def read_settings(kind: type[_Settings], path: str | Path, overrides: Sequence[s
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no config file {path}")
+    words = [word.split("=")[0] for word in overrides]
+    if jsonargparses := {"--config", "--print_config"}.intersection(words):
+        raise ValueError(f"{path}: {', '.join(jsonargparses)} is no setting; one file says all")
     set_loader("settings", _yaml().load, exceptions=(YAMLError,))
     try:
         return auto_cli(
@@ -285,14 +288,16 @@ def read_settings(kind: type[_Settings], path: str | Path, overrides: Sequence[s
             allow_abbrev=False,
             parser_mode="settings",
         )
-    except (ArgumentError, TypeError, ValueError) as error:
+    except (ArgumentError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {_one_sentence(error, kind)}") from None
 
 
 def _save_settings(config: Any, path: str | Path) -> None:
     """Write settings as YAML, which `read_settings` reads back to an equal object."""
-    with Path(path).open("wb") as file:
+    temporary = Path(f"{path}.tmp")
+    with temporary.open("wb") as file:
         _yaml().dump(asdict(config), file)
+    temporary.replace(path)  # never half a file
 
 
 def _yaml() -> Any:
@@ -314,6 +319,9 @@ def _one_sentence(error: Exception, kind: type) -> str:
         return f"{found[1]} must be {allowed}, got {found[3]!r}"
     if "not accept" in text or text.startswith("unrecognized"):
         return f"{text}; allowed are {', '.join(_keys(kind))}"
+    if "must be a mapping" in text or "Unable to load config" in text:
+        parts = {key.partition(".")[0]: None for key in _keys(kind) if "." in key}
+        return f"each of {', '.join(parts)} must map keys to values, as in 'training: {{epochs: 2}}', or be left out"
     if text.startswith("Unexpected config"):
         return "the file must map keys to values, as in 'seed: 0'"
     return text

@@ -157,9 +157,13 @@ def test_page_fits_a_phone(shown):
     page = shown.look(width=390)
     wide = page.evaluate("() => document.scrollingElement.scrollWidth - window.innerWidth")
     assert wide <= 0, f"the page is {wide} px wider than a phone"
-    shrunk = "() => [...document.querySelectorAll('.cell_output img')].map(i => [i.width / i.naturalWidth, i.alt])"
+    shrunk = (
+        "() => [...document.querySelectorAll('.cell_output img')].map(i => [i.width / i.naturalWidth, i.alt])"
+    )
     for share, alt in page.evaluate(shrunk):
-        assert share == 0 or share >= 0.57, f"letters shrink to {share:.0%} in the figure {alt!r}"  # 0: folded
+        assert share == 0 or share >= 0.57, (
+            f"letters shrink to {share:.0%} in the figure {alt!r}"
+        )  # 0: folded
 
 
 def test_no_code_and_no_printing_scrolls_sideways_on_a_laptop(shown):
