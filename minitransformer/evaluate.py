@@ -64,12 +64,13 @@ def predict(
 ) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
     """Logits and labels of a loader's examples, in its order, without dropout.
 
-    The batches go to the device of the model, whose mode is restored.
+    The batches go to the device of the model; the mode of each part is restored.
 
     Raises:
         ValueError: if the loader yields no batch.
     """
-    device, was_training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
+    modes = [(part, part.training) for part in model.modules()]
     logits, labels = [], []
     model.eval()
     try:
@@ -78,7 +79,8 @@ def predict(
             logits.append(scores.float().cpu())
             labels.append(batch["labels"])
     finally:
-        model.train(was_training)
+        for part, mode in modes:
+            part.training = mode
     if not logits:
         raise ValueError("there is nothing to evaluate: the loader yields no batch")
     return torch.cat(logits), torch.cat(labels)

@@ -77,6 +77,9 @@ def test_evaluate_leaves_the_model_as_it_was() -> None:
         assert first == second, "dropout was on"
         assert model.training is training and model.dropout.training is training, "the mode was not restored"
     model.train()
+    model.dropout.eval()
+    evaluate(model, five_examples(5))
+    assert model.training and not model.dropout.training, "one part had a mode of its own"
     unknown = five_examples(5)[0] | {"input_ids": torch.full((5, 3), 99)}
     for batches, kind in (([unknown], IndexError), ([], ValueError)):
         with pytest.raises(kind):
