@@ -10,7 +10,7 @@ def main() -> int:
     """The command; an interruption is a sentence also while PyTorch is still being loaded."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who called
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(
         sys.stdout, io.TextIOWrapper
     ):  # as stderr does: a letter that the terminal lacks stops nothing
