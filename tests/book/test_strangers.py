@@ -51,7 +51,7 @@ def refused(capsys, *words: str) -> str:
 WRONG = {
     "a file that is not there": (["--data.name", "files", "--data.train", "no.csv", "--data.validation", "no.csv"], "no.csv"),
     "more examples than there are": (["--data.train_size", "9999"], "train_size is 9999"),
-    "a width that no memory holds": (["--model.d_model", "10000000000"], "memory is not enough"),
+    "a width that no memory holds": (["--model.d_model", "10000000000000"], "memory is not enough"),
     "an encoder that is not there": (["--initial", "nowhere"], "nowhere"),
     "itself": (["--initial", "keep"], "initial must be another folder than the run's own"),
 }  # fmt: skip
