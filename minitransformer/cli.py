@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error):  # what PyTorch says as well, on every device
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         reason = "the memory is not enough; try a smaller batch, or a smaller model"
         print(f"minitransformer: {reason}", file=sys.stderr)

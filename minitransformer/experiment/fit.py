@@ -24,6 +24,7 @@ from minitransformer.experiment.folder import (
     _origin,
     _remove,
     _source_state,
+    _write_atomically,
     _write_json,
     _writing,
     last_validation,
@@ -42,7 +43,7 @@ from minitransformer.experiment.settings import (
     PretrainConfig,
     RunConfig,
     TrainingConfig,
-    _save_settings,
+    _settings_text,
     read_settings,
 )
 from minitransformer.model import (
@@ -324,8 +325,7 @@ def _within_minutes(job: Job, device: torch.device, seconds: float = 20.0) -> Jo
 def _announce(job: Job, folder: Path, device: torch.device) -> None:
     """Save what is known before the first step, and say it."""
     config, parts = job.config, job.data.items()
-    with _writing(folder / "config.yaml"):
-        _save_settings(config, folder / "config.yaml")
+    _write_atomically(folder / "config.yaml", _settings_text(config))
     with _writing(folder / "tokenizer.json"):
         job.tokenizer.save(folder / "tokenizer.json")
     sources = ", ".join(f"{entry['source']} ({split})" for split, entry in parts)
@@ -340,8 +340,8 @@ def _finish(folder: Path, job: Job, state: TrainingState) -> None:
     sound = all(weight.isfinite().all() for weight in model.parameters())
     if not sound or 0 < state.step == state.skipped:
         raise FloatingPointError(
-            f"the run has no model to save: {state.skipped} of {state.step} steps were skipped, because loss or gradient "
-            "was not finite; try a smaller learning rate or a longer warm-up"
+            "the run has no model to save: its weights are not finite, or none of them moved "
+            f"({state.skipped} of {state.step} steps were skipped); try a smaller learning rate or a longer warm-up"
         )
     if isinstance(job.objective, Classification):
         logits, labels = predict(model, job.measuring)

@@ -51,10 +51,10 @@ def load_search(path: str | Path) -> SearchConfig:
 def _variant_config(plan: SearchConfig, variant: str, seed: int) -> RunConfig:
     """The settings of one run of a search: the base, with the variant's changes, under the variant's name."""
     changes = [f"--{key}={value}" for key, value in plan.variants[variant].items()]
+    allowed = [name for name in _keys(RunConfig) if name not in ("name", "seed")]
     for key in plan.variants[variant]:
-        allowed = [name for name in _keys(RunConfig) if name not in ("name", "seed")]
-        known, some = key in allowed, f"one of {', '.join(allowed)}"
-        _require(known, f"variant {variant!r}: the setting", key, some)
+        some = f"one of {', '.join(allowed)}"
+        _require(key in allowed, f"variant {variant!r}: the setting", key, some)
     try:
         return read_settings(RunConfig, plan.base, ["--name", variant, "--seed", str(seed), *changes])
     except ValueError as error:

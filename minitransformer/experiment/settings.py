@@ -6,6 +6,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
 from functools import wraps
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -276,8 +277,9 @@ def read_settings(kind: type[_Settings], path: str | Path, overrides: Sequence[s
     if not Path(path).is_file():
         raise ValueError(f"there is no config file {path}")
     words = [word.split("=")[0] for word in overrides]
-    if jsonargparses := {"--config", "--print_config"}.intersection(words):
-        raise ValueError(f"{path}: {', '.join(jsonargparses)} is no setting; one file says all")
+    for word in ("--config", "--print_config"):  # jsonargparse has them
+        if word in words:
+            raise ValueError(f"{path}: {word} is no setting; one file says all")
     set_loader("settings", _yaml().load, exceptions=(YAMLError,))
     try:
         return auto_cli(
@@ -294,10 +296,13 @@ def read_settings(kind: type[_Settings], path: str | Path, overrides: Sequence[s
 
 def _save_settings(config: Any, path: str | Path) -> None:
     """Write settings as YAML, which `read_settings` reads back to an equal object."""
-    temporary = Path(f"{path}.tmp")
-    with temporary.open("wb") as file:
-        _yaml().dump(asdict(config), file)
-    temporary.replace(path)  # never half a file
+    Path(path).write_bytes(_settings_text(config))
+
+
+def _settings_text(config: Any) -> bytes:
+    text = BytesIO()
+    _yaml().dump(asdict(config), text)
+    return text.getvalue()
 
 
 def _yaml() -> Any:

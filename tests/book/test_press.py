@@ -162,6 +162,12 @@ def test_the_exported_package_works(tmp_path):
     assert "1 passed" in done.stdout, done.stdout
 
 
+def test_the_front_door_leads_to_folders_and_modules():
+    code = "import minitransformer as m; print(m.experiment.__name__, m.evaluate.__name__, m.Linear.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["minitransformer.experiment", "minitransformer.evaluate", "Linear"]
+
+
 def test_last_definition_wins_at_the_place_of_the_first(tmp_path):
     write_chapter(tmp_path, cell("def first():\n    return 1\n\n\ndef second():\n    return 2", "export"))
     write_chapter(tmp_path, cell("def third():\n    return 3\n\n\ndef first():\n    return 11", "export"), 2)

@@ -12,7 +12,9 @@ import pytest
 
 from minitransformer.cli import _lines_of, main
 from minitransformer.data import load_examples
+from minitransformer.experiment.fit import fit
 from minitransformer.experiment.folder import last_validation, read_evaluations
+from minitransformer.experiment.settings import RunConfig, read_settings
 
 RUN = """
 name: small
@@ -120,14 +122,31 @@ def test_a_variant_changes_settings_and_nothing_else(here, capsys, key):
 def test_a_variant_that_diverges_leaves_the_others_alone(here, capsys):
     wild = "{training.learning_rate: 1e308, training.epochs: 4}"
     Path("search.yaml").write_text(
-        f"name: s\nbase: run.yaml\nseeds: [0]\nvariants: {{a: {{seed_free: 1}}, b: {wild}, c: {{training.epochs: 1}}}}\n".replace(
-            "{seed_free: 1}", "{training.weight_decay: 0.0}"
-        )
+        "name: s\nbase: run.yaml\nseeds: [0]\n"
+        f"variants: {{a: {{training.weight_decay: 0.0}}, b: {wild}, c: {{training.epochs: 1}}}}\n"
     )
     assert main(["search", "search.yaml", "--output", "out"]) == 2
     out, err = capsys.readouterr()
     assert "| a | 1 |" in out and "| c | 1 |" in out and "| b |" not in out
     assert "diverged: b_seed0" in err and "not in the table: b_seed0" in err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried")])
+def test_too_little_memory_is_a_sentence(here, capsys, monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("minitransformer.cli._run_command", fail)
+    assert "memory is not enough" in refused(capsys, "train", "run.yaml")
+
+
+def test_a_fault_of_ours_is_not_hidden(here, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("minitransformer.cli._run_command", fail)
+    with pytest.raises(RuntimeError):
+        main(["train", "run.yaml"])
 
 
 @pytest.mark.parametrize("words", [["--training.learning_rate", "1e308"], ["--training.r_drop", "1e30"]])
@@ -143,9 +162,6 @@ def test_an_epoch_is_saved_before_it_is_printed(here, monkeypatch):
 
     monkeypatch.setattr("minitransformer.experiment.fit.tqdm.write", nobody_reads)
     with pytest.raises(BrokenPipeError):
-        from minitransformer.experiment.fit import fit
-        from minitransformer.experiment.settings import RunConfig, read_settings
-
         fit(read_settings(RunConfig, "run.yaml"), "out")
     assert list(Path("out/checkpoints").glob("step_*.safetensors"))
 
@@ -170,7 +186,7 @@ def test_an_open_quote_swallows_no_rows(here):
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)])
 def test_a_command_needs_no_terminal(here, closed):
-    code = f"import os, runpy, sys\nfor n in {closed}: os.close(n)\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    code = f"import os, sys\nfor n in {closed}: os.close(n)\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     command = [sys.executable, "-c", code, "-m", "minitransformer", "train", "run.yaml", "--output", "out"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(command, env=environment, check=True, capture_output=True)
