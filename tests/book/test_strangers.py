@@ -13,7 +13,7 @@ import pytest
 from minitransformer.cli import _lines_of, main
 from minitransformer.data import load_examples
 from minitransformer.experiment.fit import fit
-from minitransformer.experiment.folder import last_validation, read_evaluations
+from minitransformer.experiment.folder import last_validation, read_evaluations, read_records
 from minitransformer.experiment.settings import RunConfig, read_settings
 
 RUN = """
@@ -67,6 +67,18 @@ def test_a_run_is_replaced_only_by_one_that_can_begin(here, capsys, case):
     assert sentence in refused(capsys, "train", "run.yaml", "--output", "keep", "--overwrite", *words)
     after = {path.name: path.read_bytes() for path in Path("keep").iterdir() if path.is_file()}
     assert after == before and "model.safetensors" in before
+
+
+def test_nothing_of_a_replaced_run_is_left(here):
+    assert main(["train", "run.yaml", "--output", "keep", "--training.epochs", "3"]) == 0
+    Path("keep/report.md").write_text("of the old run")
+    Path("keep/tensorboard").mkdir()
+    Path("keep/mine.txt").write_text("a note")
+    assert main(["train", "run.yaml", "--output", "fresh"]) == 0
+    assert main(["train", "run.yaml", "--output", "keep", "--overwrite"]) == 0
+    names = {path.name for path in Path("keep").rglob("*")}
+    assert names == {path.name for path in Path("fresh").rglob("*")} | {"mine.txt"}
+    assert len(read_records("keep", "epoch")) == 1
 
 
 def test_the_test_split_is_not_read_again_for_fewer_seeds(here, capsys):
